@@ -1,0 +1,556 @@
+//! Which requests are looked up, which may share, and what their key is made of.
+//!
+//! One pass over the fields of a request finds everything that matters here: a head has some
+//! dozen fields, the rules name some sixty. Whether a *response* may be stored is decided in
+//! `policy/`.
+
+use std::borrow::Cow;
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Version,
+    header::{CONTENT_LENGTH, COOKIE},
+    request::Parts,
+};
+use http_body::Body;
+use smallvec::SmallVec;
+
+use crate::{
+    key::{KeyParts, MAX_KEY, glob, normal_authority},
+    layer::Settings,
+    policy::RequestDirectives,
+    selector::{Target, original_uri},
+    status::Reason,
+};
+
+/// What a field of a request means to a cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Field {
+    Other,
+    /// Identifies somebody.
+    Credential,
+    Authorization,
+    Cookie,
+    CacheControl,
+    Range,
+    Conditional,
+    ContentLength,
+    TransferEncoding,
+    Upgrade,
+    Host,
+    /// A handler may read it without saying so in `Vary`.
+    Unseen,
+    /// Of `Forwarded` only host and proto shape a response.
+    Forwarded,
+    /// Only whether it is there.
+    Origin,
+}
+
+/// Sorts a field name, in lower case, into its meaning.
+#[inline]
+fn meaning(name: &str) -> Field {
+    // By the first letter: most fields of most requests end here.
+    let Some(first) = name.as_bytes().first() else {
+        return Field::Other;
+    };
+    match first {
+        b'a' if name == "authorization" => Field::Authorization,
+        b'c' => match name {
+            "cookie" => Field::Cookie,
+            "cache-control" => Field::CacheControl,
+            "content-length" => Field::ContentLength,
+            _ if name.starts_with("cf-access-") => Field::Credential,
+            _ => Field::Other,
+        },
+        b'f' if name == "forwarded" => Field::Forwarded,
+        b'h' => match name {
+            "host" => Field::Host,
+            "hx-request" | "hx-target" | "hx-boosted" => Field::Unseen,
+            _ => Field::Other,
+        },
+        b'i' => match name {
+            "if-none-match" | "if-modified-since" | "if-match" | "if-unmodified-since" => {
+                Field::Conditional
+            }
+            "if-range" => Field::Range,
+            _ => Field::Other,
+        },
+        b'o' if name == "origin" => Field::Origin,
+        b'p' if name == "proxy-authorization" => Field::Credential,
+        b'r' => match name {
+            "range" => Field::Range,
+            "remote-user" => Field::Credential,
+            _ => Field::Other,
+        },
+        b's' if name.starts_with("ssl-client-") => Field::Credential,
+        b't' => match name {
+            "transfer-encoding" => Field::TransferEncoding,
+            "turbo-frame" => Field::Unseen,
+            _ if name.starts_with("tailscale-user-") => Field::Credential,
+            _ => Field::Other,
+        },
+        b'u' if name == "upgrade" => Field::Upgrade,
+        b'x' => meaning_of_extension(name),
+        _ => Field::Other,
+    }
+}
+
+/// Names that start with `x`.
+fn meaning_of_extension(name: &str) -> Field {
+    match name {
+        "x-forwarded-host"
+        | "x-forwarded-proto"
+        | "x-forwarded-prefix"
+        | "x-forwarded-scheme"
+        | "x-forwarded-port"
+        | "x-forwarded-ssl"
+        | "x-original-url"
+        | "x-rewrite-url"
+        | "x-http-method-override"
+        | "x-http-method"
+        | "x-method-override"
+        | "x-pjax"
+        | "x-requested-with" => Field::Unseen,
+        "x-api-key"
+        | "x-auth-token"
+        | "x-access-token"
+        | "x-csrf-token"
+        | "x-remote-user"
+        | "x-client-cert"
+        | "x-forwarded-user"
+        | "x-forwarded-email"
+        | "x-forwarded-groups"
+        | "x-forwarded-preferred-username"
+        | "x-forwarded-access-token"
+        | "x-forwarded-client-cert" => Field::Credential,
+        _ => {
+            const FAMILIES: &[&str] = &[
+                "x-auth-request-",
+                "x-amzn-oidc-",
+                "x-goog-authenticated-user-",
+                "x-goog-iap-",
+                "x-ms-client-principal",
+                "x-ssl-client-",
+            ];
+            if name.starts_with("x-inertia") {
+                Field::Unseen
+            } else if FAMILIES.iter().any(|family| name.starts_with(family)) {
+                Field::Credential
+            } else {
+                Field::Other
+            }
+        }
+    }
+}
+
+/// Which request fields identify somebody, besides those that always do.
+///
+/// A request with such a field is answered by the inner service alone, unless a stored
+/// response was made explicitly shareable, or `partition_by` gives each user entries of their own. Default: the fields named in the
+/// [storing rules](crate::docs::rules).
+///
+/// # Examples
+///
+/// ```
+/// use http::HeaderName;
+/// use tower_response_cache::{Cache, Credentials, ResponseCacheLayer};
+///
+/// let credentials = Credentials::default()
+///     .add(HeaderName::from_static("x-session"))
+///     .allow(HeaderName::from_static("x-csrf-token"));
+/// let layer = ResponseCacheLayer::new(Cache::in_memory()).credentials(credentials);
+/// # let _ = layer;
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Credentials {
+    added: Vec<HeaderName>,
+    allowed: Vec<HeaderName>,
+}
+
+impl Credentials {
+    /// Counts `name` among the fields that identify somebody.
+    #[must_use]
+    pub fn add(mut self, name: HeaderName) -> Self {
+        self.allowed.retain(|known| *known != name);
+        self.added.push(name);
+        self
+    }
+
+    /// Says that `name` identifies nobody here, and that no response depends on it.
+    ///
+    /// `Authorization` and `Cookie` are not allowed by this: for the one there is
+    /// `partition_by`, for the other `ignore_cookies` and `vary_on_cookie`.
+    #[must_use]
+    pub fn allow(mut self, name: HeaderName) -> Self {
+        self.added.retain(|known| *known != name);
+        self.allowed.push(name);
+        self
+    }
+
+    /// Whether the field `name`, in lower case, identifies somebody.
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        match meaning(name) {
+            Field::Authorization => true,
+            Field::Credential => !self.allowed.iter().any(|known| known.as_str() == name),
+            _ => self.added.iter().any(|known| known.as_str() == name),
+        }
+    }
+
+    fn adds(&self, name: &HeaderName) -> bool {
+        !self.added.is_empty() && self.added.contains(name)
+    }
+
+    fn allows(&self, name: &HeaderName) -> bool {
+        !self.allowed.is_empty() && self.allowed.contains(name)
+    }
+}
+
+/// Which cookies a route reads, and which it does not care about.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Cookies {
+    pub(crate) ignored: Vec<String>,
+    pub(crate) varying: Vec<String>,
+}
+
+impl Cookies {
+    pub(crate) fn are_declared(&self) -> bool {
+        !self.ignored.is_empty() || !self.varying.is_empty()
+    }
+
+    fn is_ignored(&self, name: &[u8]) -> bool {
+        let Ok(name) = std::str::from_utf8(name) else {
+            return false;
+        };
+        !self.varying.iter().any(|known| known == name)
+            && self.ignored.iter().any(|pattern| glob(pattern, name))
+    }
+
+    /// The declared cookies of a request as parts of its key; whether it has others as well.
+    fn read<'a>(&'a self, headers: &'a HeaderMap) -> (SmallVec<[(&'a str, &'a [u8]); 2]>, bool) {
+        let mut parts = SmallVec::new();
+        let mut has_others = false;
+        for (name, value) in pairs(headers) {
+            let known = self.varying.iter().find(|known| known.as_bytes() == name);
+            match known {
+                Some(known) => parts.push((known.as_str(), value)),
+                None => has_others |= !self.is_ignored(name),
+            }
+        }
+        // Stable: of two cookies with one name the order counts.
+        parts.sort_by_key(|(name, _): &(&str, _)| *name);
+        (parts, has_others)
+    }
+
+    /// Takes the ignored cookies out of what the handler sees.
+    pub(crate) fn reduce(&self, headers: &mut HeaderMap) {
+        if self.ignored.is_empty() || !pairs(headers).any(|(name, _)| self.is_ignored(name)) {
+            return;
+        }
+        let mut kept = Vec::new();
+        for (name, value) in pairs(headers) {
+            if !self.is_ignored(name) {
+                if !kept.is_empty() {
+                    kept.extend_from_slice(b"; ");
+                }
+                kept.extend_from_slice(name);
+                kept.push(b'=');
+                kept.extend_from_slice(value);
+            }
+        }
+        if kept.is_empty() {
+            headers.remove(COOKIE);
+        } else if let Ok(value) = HeaderValue::from_bytes(&kept) {
+            headers.insert(COOKIE, value);
+        }
+    }
+}
+
+/// The cookies of a request, from all its lines (RFC 6265, 4.2.1; HTTP/2 sends several lines).
+fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
+    headers
+        .get_all(COOKIE)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|b| *b == b';'))
+        .map(<[u8]>::trim_ascii)
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| match pair.iter().position(|b| *b == b'=') {
+            Some(at) => (&pair[..at], &pair[at + 1..]),
+            None => (pair, &[][..]),
+        })
+}
+
+/// What a request is to the cache.
+#[derive(Debug)]
+pub(crate) enum Admission<'a> {
+    /// Not a GET or HEAD: passed as it is, without a word.
+    NotOurs,
+    /// Not looked up, for this reason.
+    Bypass(Reason),
+    /// Looked up under this key.
+    Lookup(Lookup<'a>),
+}
+
+/// A request that is looked up.
+#[derive(Debug)]
+pub(crate) struct Lookup<'a> {
+    pub(crate) parts: KeyParts<'a>,
+    pub(crate) hash: u64,
+    /// The length of the written key.
+    pub(crate) key_len: usize,
+    pub(crate) is_head: bool,
+    pub(crate) directives: RequestDirectives,
+    /// It has cookies or credentials, and nothing lifts that: only what is explicitly shareable
+    /// may answer it.
+    pub(crate) personal: Option<Reason>,
+    pub(crate) authorization: bool,
+    pub(crate) range: bool,
+    pub(crate) conditional: bool,
+}
+
+impl Lookup<'_> {
+    /// What invalidations of the resource are compared with.
+    pub(crate) fn target(&self, settings: &Settings) -> Target {
+        let parts = &self.parts;
+        Target::of(
+            (!settings.ignore_host).then_some(parts.authority.as_deref()),
+            parts.path,
+            settings.query.is_none().then_some(parts.query.as_deref()),
+        )
+    }
+}
+
+/// Decides over one request; the order is that of design and cost, the first reason counts.
+#[inline]
+pub(crate) fn admit<'a, B: Body>(
+    settings: &'a Settings,
+    head: &'a Parts,
+    body: &B,
+) -> Admission<'a> {
+    let is_head = match head.method {
+        Method::GET => false,
+        Method::HEAD => true,
+        _ => return Admission::NotOurs,
+    };
+    if settings.bypass_when.iter().any(|condition| condition(head)) {
+        return Admission::Bypass(Reason::BypassWhen);
+    }
+    let seen = match Seen::scan(settings, head) {
+        Ok(seen) => seen,
+        Err(reason) => return Admission::Bypass(reason),
+    };
+    if has_body(head, &seen, body) {
+        return Admission::Bypass(Reason::RequestBody);
+    }
+    let directives = match seen.cache_control {
+        true => RequestDirectives::parse(&head.headers),
+        false => RequestDirectives::default(),
+    };
+    if directives.no_store {
+        // §5.2.1.5: nothing of this exchange may be stored.
+        return Admission::Bypass(Reason::RequestNoStore);
+    }
+    let mut parts = match key_parts(settings, head, seen.host) {
+        Ok(parts) => parts,
+        Err(reason) => return Admission::Bypass(reason),
+    };
+    parts.unseen = seen.unseen;
+    let mut personal = seen.credential.then_some(Reason::Credential);
+    if seen.cookie {
+        let (cookies, has_others) = settings.cookies.read(&head.headers);
+        parts.cookies = cookies;
+        if has_others {
+            personal = personal.or(Some(Reason::Cookie));
+        }
+    }
+    // Last: what may answer a request with `Authorization` alone need not do for the others.
+    personal = personal.or(seen.authorization.then_some(Reason::Authorization));
+    if let Some((_, partition)) = &settings.partition_by {
+        match partition(head) {
+            Some(value) => {
+                parts.partition = Some(value);
+                personal = None;
+            }
+            None => return Admission::Bypass(Reason::Partition),
+        }
+    }
+    let (hash, key_len) = parts.hash();
+    if key_len > MAX_KEY {
+        return Admission::Bypass(Reason::KeyTooLong);
+    }
+    Admission::Lookup(Lookup {
+        parts,
+        hash,
+        key_len,
+        is_head,
+        directives,
+        personal,
+        authorization: seen.authorization && settings.partition_by.is_none(),
+        range: seen.range,
+        conditional: seen.conditional,
+    })
+}
+
+/// What the fields of a request say.
+#[derive(Default)]
+struct Seen<'a> {
+    host: Option<&'a HeaderValue>,
+    cookie: bool,
+    authorization: bool,
+    credential: bool,
+    cache_control: bool,
+    range: bool,
+    conditional: bool,
+    content_length: bool,
+    transfer_encoding: bool,
+    unseen: SmallVec<[(&'a str, Cow<'a, [u8]>); 4]>,
+}
+
+impl<'a> Seen<'a> {
+    fn scan(settings: &Settings, head: &'a Parts) -> Result<Self, Reason> {
+        let mut seen = Self::default();
+        for (name, value) in &head.headers {
+            match meaning(name.as_str()) {
+                Field::Other => seen.credential |= settings.credentials.adds(name),
+                Field::Credential => seen.credential |= !settings.credentials.allows(name),
+                Field::Authorization => seen.authorization = true,
+                Field::Cookie => seen.cookie = true,
+                Field::CacheControl => seen.cache_control = true,
+                Field::Range => seen.range = true,
+                Field::Conditional => seen.conditional = true,
+                Field::ContentLength => seen.content_length |= value.as_bytes() != b"0",
+                Field::TransferEncoding => seen.transfer_encoding = true,
+                Field::Upgrade => return Err(Reason::Upgrade),
+                // RFC 9112, 3.2: more than one Host is an attack or a mistake.
+                Field::Host if seen.host.is_some() => return Err(Reason::HostConflict),
+                Field::Host => seen.host = Some(value),
+                Field::Unseen => {
+                    seen.credential |= settings.credentials.adds(name);
+                    seen.unseen
+                        .push((name.as_str(), Cow::Borrowed(value.as_bytes())));
+                }
+                Field::Forwarded => seen.unseen.push((name.as_str(), host_and_proto(value))),
+                Field::Origin => seen.unseen.push((name.as_str(), Cow::Borrowed(&[]))),
+            }
+        }
+        if seen.unseen.len() > 1 {
+            // Stable: the lines of one field keep their order.
+            seen.unseen.sort_by_key(|(name, _)| *name);
+        }
+        Ok(seen)
+    }
+}
+
+/// The elements of `Forwarded` (RFC 7239, section 4) that shape a response.
+fn host_and_proto(value: &HeaderValue) -> Cow<'_, [u8]> {
+    let mut kept = Vec::new();
+    for element in value.as_bytes().split(|b| matches!(b, b',' | b';')) {
+        let element = element.trim_ascii();
+        let is_kept = |name: &[u8]| {
+            element
+                .get(..name.len())
+                .is_some_and(|start| start.eq_ignore_ascii_case(name))
+        };
+        if is_kept(b"host=") || is_kept(b"proto=") {
+            kept.extend_from_slice(element);
+            kept.push(b';');
+        }
+    }
+    Cow::Owned(kept)
+}
+
+/// HTTP/1 says by its fields whether there is a body; HTTP/2 and later by the end of the stream.
+fn has_body<B: Body>(head: &Parts, seen: &Seen<'_>, body: &B) -> bool {
+    if seen.content_length || seen.transfer_encoding {
+        return true;
+    }
+    let is_framed_by_fields = head.version <= Version::HTTP_11;
+    let is_empty = || body.is_end_stream() || body.size_hint().exact() == Some(0);
+    // `Content-Length: 0` counts as said.
+    !is_framed_by_fields && !is_empty() && !head.headers.contains_key(CONTENT_LENGTH)
+}
+
+fn key_parts<'a>(
+    settings: &'a Settings,
+    head: &'a Parts,
+    host: Option<&'a HeaderValue>,
+) -> Result<KeyParts<'a>, Reason> {
+    let uri = original_uri(&head.extensions, &head.uri);
+    let scheme = uri.scheme_str();
+    let host = match host.map(HeaderValue::to_str) {
+        Some(Ok(host)) => Some(host),
+        Some(Err(_)) => return Err(Reason::HostConflict),
+        None => None,
+    };
+    let host = host.map(|host| normal_authority(scheme, host));
+    let authority = match uri.authority() {
+        Some(authority) => {
+            let authority = normal_authority(scheme, authority.as_str());
+            // RFC 9112, 3.2.2: the absolute form wins, and who sends another Host is up to something.
+            if host.is_some_and(|host| host != authority) {
+                return Err(Reason::HostConflict);
+            }
+            Some(authority)
+        }
+        None => host,
+    };
+    let reduce = |query| match &settings.query {
+        Some(settings) => settings.reduce(query),
+        None => Some(Cow::Borrowed(query)),
+    };
+    // A nested router takes a prefix off the path; anything else means that somebody rewrote the
+    // URI, perhaps by something that is not in the key.
+    let is_nested = uri.path().ends_with(head.uri.path()) && uri.query() == head.uri.query();
+    Ok(KeyParts {
+        fingerprint: &settings.fingerprint,
+        scheme: if settings.ignore_host { None } else { scheme },
+        authority: if settings.ignore_host {
+            None
+        } else {
+            authority
+        },
+        path: uri.path(),
+        query: uri.query().and_then(reduce),
+        rewritten: (!is_nested).then(|| (head.uri.path(), head.uri.query())),
+        ..KeyParts::default()
+    })
+}
+
+/// Makes the request such as its key says: without the query parameters and cookies that do not count.
+pub(crate) fn reduce_request(settings: &Settings, head: &mut Parts) {
+    settings.cookies.reduce(&mut head.headers);
+    let Some(query) = &settings.query else {
+        return;
+    };
+    let reduced = |uri: &http::Uri| {
+        let before = uri.query()?;
+        let after = query.reduce(before);
+        if after.as_deref() == Some(before) {
+            return None;
+        }
+        let path_and_query = match after {
+            Some(query) => format!("{}?{query}", uri.path()),
+            None => uri.path().to_owned(),
+        };
+        let mut parts = uri.clone().into_parts();
+        parts.path_and_query = Some(path_and_query.parse().ok()?);
+        http::Uri::from_parts(parts).ok()
+    };
+    if let Some(uri) = crate::router::original_uri(&head.extensions).and_then(reduced) {
+        crate::router::set_original_uri(&mut head.extensions, uri);
+    }
+    if let Some(uri) = reduced(&head.uri) {
+        head.uri = uri;
+    }
+}
+
+/// Whether a request has `field`, for the warning that names the option.
+pub(crate) fn hint(reason: Reason) -> Option<&'static str> {
+    match reason {
+        Reason::Cookie => Some("see ignore_cookies or vary_on_cookie"),
+        Reason::Authorization | Reason::Credential => Some("see partition_by or credentials"),
+        Reason::Partition => Some("partition_by returned None"),
+        Reason::RequestBody => Some("a GET with a body is not cached"),
+        Reason::HostConflict => Some("the request names two authorities"),
+        Reason::KeyTooLong => Some("its URI and fields are longer than 8 KiB"),
+        _ => None,
+    }
+}

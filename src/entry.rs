@@ -1,0 +1,185 @@
+//! What the store holds: a response with everything that decides over its reuse, digested when
+//! it was stored, so that a hit parses nothing.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode, Version};
+
+use crate::{invalidation::Log, selector::Target};
+
+/// Milliseconds on the cache's clock.
+pub(crate) type Millis = u64;
+
+/// A duration in milliseconds, at most some centuries.
+pub(crate) fn millis(duration: Duration) -> Millis {
+    u64::try_from(duration.as_millis())
+        .unwrap_or(u64::MAX / 4)
+        .min(u64::MAX / 4)
+}
+
+/// How old a response is, and how long it may be reused without asking
+/// ([RFC 9111, section 4.2](https://www.rfc-editor.org/rfc/rfc9111#section-4.2)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lifetime {
+    /// When the response arrived, on the cache's clock.
+    pub(crate) response_time: Millis,
+    /// How old it was then (§4.2.3).
+    pub(crate) initial_age: Millis,
+    /// For how long it is fresh, counted from age zero (§4.2.1).
+    pub(crate) freshness: Millis,
+}
+
+impl Lifetime {
+    /// §4.2.3: current_age = corrected_initial_age + resident_time.
+    #[inline]
+    pub(crate) fn age(&self, now: Millis) -> Millis {
+        self.initial_age + now.saturating_sub(self.response_time)
+    }
+
+    /// §4.2: fresh as long as the lifetime exceeds the age.
+    #[inline]
+    pub(crate) fn is_fresh(&self, now: Millis) -> bool {
+        self.freshness > self.age(now)
+    }
+
+    /// The seconds left, as `Cache-Status; ttl` says them (RFC 9211, 2.4).
+    #[inline]
+    pub(crate) fn ttl(&self, now: Millis) -> i64 {
+        let left = self.freshness as i64 - self.age(now) as i64;
+        left.div_euclid(1000)
+    }
+
+    /// When nothing can be done with the response any more.
+    pub(crate) fn ends(&self) -> Millis {
+        self.response_time + self.freshness.saturating_sub(self.initial_age)
+    }
+}
+
+/// The head of a stored response, shared by the flight that fills it and the entry.
+#[derive(Debug)]
+pub(crate) struct StoredHead {
+    pub(crate) status: StatusCode,
+    pub(crate) version: Version,
+    /// With the slots of `headers.rs` in front.
+    pub(crate) headers: HeaderMap,
+    pub(crate) status_slot: bool,
+    pub(crate) lifetime: Lifetime,
+    /// May answer a request with cookies or credentials (`public`, `s-maxage`).
+    pub(crate) shareable: bool,
+    /// May answer a request with `Authorization` (§3.5).
+    pub(crate) shareable_with_authorization: bool,
+}
+
+/// Where an entry comes from, and what can make it unusable.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Origin {
+    /// The number of its fill on this node: a later fill has a higher one.
+    pub(crate) fill: u64,
+    /// The highest sequence of the invalidation log when the fill started.
+    pub(crate) sequence: u64,
+    /// The resource it is stored for.
+    pub(crate) target: Target,
+}
+
+/// A complete response in the memory tier.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) head: Arc<StoredHead>,
+    pub(crate) body: Bytes,
+    pub(crate) origin: Origin,
+    /// The generation of the log at which the entry was found usable.
+    checked: AtomicU64,
+}
+
+impl Entry {
+    pub(crate) fn new(head: Arc<StoredHead>, body: Bytes, origin: Origin) -> Self {
+        Self {
+            head,
+            body,
+            origin,
+            checked: AtomicU64::new(u64::MAX),
+        }
+    }
+
+    /// Whether no invalidation has selected the entry: one load where nothing was invalidated
+    /// since it was last asked.
+    #[inline]
+    pub(crate) fn is_usable(&self, log: &Log) -> bool {
+        let generation = log.generation();
+        if self.checked.load(Ordering::Relaxed) == generation {
+            return true;
+        }
+        let usable = log.is_usable(self.origin.sequence, self.origin.target);
+        if usable {
+            // Loaded before the records were read: should one have come in between, the
+            // generation differs and the next request looks again.
+            self.checked.store(generation, Ordering::Relaxed);
+        }
+        usable
+    }
+
+    /// The bytes that this entry occupies, with the key it is stored under.
+    pub(crate) fn weight(&self, key: usize) -> u64 {
+        (OVERHEAD + key + self.body.len() + heap_size(&self.head.headers)) as u64
+    }
+}
+
+/// What an entry costs besides key, fields and body: the two allocations that hold it with
+/// their counts, the map's slots with the room that growing tables hold in reserve, the place
+/// in the queue of expiry, and the headers of the allocator's blocks.
+pub(crate) const OVERHEAD: usize = 512;
+
+/// What a header map has allocated, for one whose values have bytes of their own.
+fn heap_size(headers: &HeaderMap) -> usize {
+    // As in `http` 1.x: an index of 4 bytes, an entry of a name, a value, a hash and links.
+    const ENTRY: usize = 104;
+    let values: usize = headers.iter().map(|(_, value)| value.len()).sum();
+    let names: usize = headers.keys().map(|name| name.as_str().len()).sum();
+    let slots = headers.capacity().max(headers.keys_len());
+    slots * (ENTRY + 6) + (headers.len() - headers.keys_len()) * ENTRY + values + names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn age_counts_from_what_the_response_brought_along() {
+        let lifetime = Lifetime {
+            response_time: 10_000,
+            initial_age: 5_000,
+            freshness: 60_000,
+        };
+        for (now, age, fresh, ttl) in [
+            (10_000, 5_000, true, 55),
+            (10_001, 5_001, true, 54),
+            (64_999, 59_999, true, 0),
+            (65_000, 60_000, false, 0),
+            (65_001, 60_001, false, -1),
+            (75_000, 70_000, false, -10),
+        ] {
+            assert_eq!(lifetime.age(now), age);
+            assert_eq!(lifetime.is_fresh(now), fresh, "at {now}");
+            assert_eq!(lifetime.ttl(now), ttl, "at {now}");
+        }
+        assert_eq!(lifetime.ends(), 65_000);
+    }
+
+    #[test]
+    fn durations_beyond_all_sense_stay_in_bounds() {
+        let forever = Lifetime {
+            response_time: 10,
+            initial_age: 0,
+            freshness: millis(Duration::MAX),
+        };
+        assert!(forever.is_fresh(forever.ends() - 1));
+        assert!(forever.ttl(0) > 0);
+    }
+}

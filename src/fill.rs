@@ -1,0 +1,295 @@
+//! The body phase of a fill: from the head of a storable response to an entry in the store.
+//!
+//! A body that is ready at once is read here and now. Any other is read to its end by a task, so
+//! that "complete" is certain and a slow client slows nobody; the starter streams from what the
+//! task has read. When something keeps the body from being stored, the task hands prefix and
+//! rest to the starter, who reads on as without a cache.
+
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::Body;
+use tokio::time::Instant;
+
+use crate::{
+    body::{Handover, ResponseBody, Rest},
+    budget::Reservation,
+    cache::Cache,
+    entry::Entry,
+    flight::{Ending, Guard, Shared},
+    key::Key,
+    status::Reason,
+};
+
+/// What is to be done with the response when its body is complete.
+pub(crate) struct Job {
+    pub(crate) cache: Cache,
+    pub(crate) shared: Arc<Shared>,
+    /// The primary key.
+    pub(crate) key: Key,
+    /// The fields that the client sent, from which variants are told.
+    pub(crate) request: HeaderMap,
+    /// A 5xx goes to those who wait already and nowhere else.
+    pub(crate) is_stored: bool,
+    pub(crate) max_body_size: u64,
+    pub(crate) deadline: Instant,
+    /// Called when the body turns out not to be storable, to remember it.
+    pub(crate) mark: u64,
+}
+
+impl Job {
+    /// Makes the entry, visible to everybody when this returns.
+    fn store(&self, guard: &Guard, body: Bytes) -> Arc<Entry> {
+        let head = self.shared.head.clone();
+        let entry = Arc::new(Entry::new(head, body, guard.flight().origin));
+        if self.is_stored {
+            self.cache.store(
+                &self.key,
+                &self.shared.rule,
+                &self.request,
+                entry.clone(),
+                self.mark,
+            );
+        }
+        entry
+    }
+
+    fn refuse(&self, reason: Reason) {
+        if self.is_stored {
+            self.cache.refuse(reason, self.mark);
+        }
+    }
+}
+
+/// What became of a body that was read as far as it was ready.
+pub(crate) struct Filled<B: Body> {
+    pub(crate) body: ResponseBody<B>,
+    /// Why it is not stored, where that is known already.
+    pub(crate) refused: Option<Reason>,
+}
+
+/// Reads the body of a storable response.
+pub(crate) async fn fill_body<B>(
+    mut guard: Guard,
+    job: Job,
+    body: B,
+    length: Option<u64>,
+) -> Filled<B>
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Send,
+{
+    let Some(mut room) = job.cache.reserve_room(length.unwrap_or(0)) else {
+        job.refuse(Reason::NoRoom);
+        guard.end(Ending::Refused(Reason::NoRoom), Vec::new());
+        return Filled {
+            body: ResponseBody::inner(body),
+            refused: Some(Reason::NoRoom),
+        };
+    };
+    let mut reading = Reading {
+        body: Box::pin(body),
+        limit: job.max_body_size,
+        length,
+        size: 0,
+    };
+    let mut frames = Vec::new();
+    let ready = poll_fn(|cx| Poll::Ready(reading.read_ready(cx, &mut frames, &mut room))).await;
+    let runtime = tokio::runtime::Handle::try_current();
+    let stop = match (ready, runtime) {
+        (Some(Read::End), _) => {
+            let body = joined(&frames);
+            let entry = job.store(&guard, body.clone());
+            guard.complete(job.shared.clone(), entry, Vec::new());
+            return Filled {
+                body: ResponseBody::stored(body),
+                refused: None,
+            };
+        }
+        (Some(stop), _) => stop,
+        (None, Ok(runtime)) => {
+            guard.publish(job.shared.clone(), frames, room);
+            let handover = Handover::new();
+            let body = ResponseBody::filling(guard.flight().reader(), length, handover.clone());
+            let task = read_on(guard, job, reading, handover);
+            let span = tracing::Span::current();
+            runtime.spawn(tracing::Instrument::instrument(task, span));
+            return Filled {
+                body,
+                refused: None,
+            };
+        }
+        // Nobody could read on while the client pauses.
+        (None, Err(_)) => Read::Stop(Reason::NoRoom, None, None),
+    };
+    let Read::Stop(reason, last, rest) = stop else {
+        unreachable!("a frame is never what reading stops at");
+    };
+    job.refuse(reason);
+    guard.end(Ending::Refused(reason), Vec::new());
+    frames.extend(last);
+    let rest = rest.unwrap_or(Rest::Body(reading.body));
+    Filled {
+        body: ResponseBody::rest(frames, rest),
+        refused: Some(reason),
+    }
+}
+
+/// Reads a published body to its end, whoever listens.
+async fn read_on<B>(guard: Guard, job: Job, mut reading: Reading<B>, handover: Arc<Handover<B>>)
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Send,
+{
+    // Of a body of known length the last frame waits until the end is certain and the entry is
+    // visible: who has read everything and asks again gets a hit.
+    let mut held = Vec::new();
+    loop {
+        let next = poll_fn(|cx| reading.poll_next(cx));
+        let read = match tokio::time::timeout_at(job.deadline, next).await {
+            Ok(read) => read,
+            Err(_) => Read::Stop(Reason::FillTimeout, None, None),
+        };
+        let (reason, last, rest) = match read {
+            Read::Frame(frame) if !reading.is_bounded() && !guard.grow(frame.len() as u64) => {
+                (Reason::NoRoom, Some(frame), None)
+            }
+            Read::Frame(frame) => {
+                if reading.is_all() {
+                    held.push(frame);
+                } else {
+                    guard.push(frame);
+                }
+                continue;
+            }
+            Read::End => {
+                let mut frames = guard.flight().frames();
+                frames.extend(held.iter().cloned());
+                let entry = job.store(&guard, joined(&frames));
+                guard.complete(job.shared.clone(), entry, held);
+                return;
+            }
+            Read::Stop(reason, last, rest) => (reason, last, rest),
+        };
+        job.refuse(reason);
+        held.extend(last);
+        if handover.is_awaited() {
+            handover.leave(rest.unwrap_or(Rest::Body(reading.body)));
+        }
+        guard.end(Ending::Broken, held);
+        return;
+    }
+}
+
+/// What reading a body came upon.
+enum Read<B: Body> {
+    Frame(Bytes),
+    End,
+    /// It will not be stored; the data that came last, and what remains if it is not the body itself.
+    Stop(Reason, Option<Bytes>, Option<Rest<B>>),
+}
+
+/// A body being read, and how much of it there may be.
+struct Reading<B: Body> {
+    body: Pin<Box<B>>,
+    limit: u64,
+    length: Option<u64>,
+    size: u64,
+}
+
+impl<B: Body> Reading<B> {
+    /// Whether room was reserved for all of it.
+    fn is_bounded(&self) -> bool {
+        self.length.is_some()
+    }
+
+    fn is_all(&self) -> bool {
+        self.length == Some(self.size)
+    }
+
+    /// Reads what is there without waiting.
+    fn read_ready(
+        &mut self,
+        cx: &mut Context<'_>,
+        frames: &mut Vec<Bytes>,
+        room: &mut Reservation,
+    ) -> Option<Read<B>> {
+        loop {
+            match self.poll_next(cx) {
+                Poll::Ready(Read::Frame(frame)) => {
+                    if !self.is_bounded() && !room.grow(frame.len() as u64) {
+                        return Some(Read::Stop(Reason::NoRoom, Some(frame), None));
+                    }
+                    frames.push(frame);
+                }
+                Poll::Ready(read) => return Some(read),
+                Poll::Pending => return None,
+            }
+        }
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Read<B>> {
+        loop {
+            let frame = match std::task::ready!(self.body.as_mut().poll_frame(cx)) {
+                None if self.length.is_some_and(|length| length != self.size) => {
+                    // RFC 9111, 3.3: an incomplete response must not be stored as complete.
+                    return Poll::Ready(Read::Stop(
+                        Reason::BodyLength,
+                        None,
+                        Some(Rest::Incomplete),
+                    ));
+                }
+                None => return Poll::Ready(Read::End),
+                Some(Err(error)) => {
+                    return Poll::Ready(Read::Stop(
+                        Reason::BodyError,
+                        None,
+                        Some(Rest::Error(error)),
+                    ));
+                }
+                Some(Ok(frame)) => frame,
+            };
+            let mut data = match frame.into_data() {
+                Ok(data) => data,
+                Err(frame) => match frame.into_trailers() {
+                    Ok(trailers) => {
+                        let rest = Some(Rest::Trailers(trailers));
+                        return Poll::Ready(Read::Stop(Reason::Trailers, None, rest));
+                    }
+                    Err(_) => continue,
+                },
+            };
+            let bytes = data.copy_to_bytes(data.remaining());
+            if bytes.is_empty() {
+                continue;
+            }
+            self.size += bytes.len() as u64;
+            return Poll::Ready(if self.length.is_some_and(|length| self.size > length) {
+                Read::Stop(Reason::BodyLength, Some(bytes), None)
+            } else if self.size > self.limit {
+                Read::Stop(Reason::BodyTooLarge, Some(bytes), None)
+            } else {
+                Read::Frame(bytes)
+            });
+        }
+    }
+}
+
+/// One piece with bytes of its own: frames are slices of buffers that are much larger, and an
+/// entry must not keep those alive.
+fn joined(frames: &[Bytes]) -> Bytes {
+    let size = frames.iter().map(Bytes::len).sum();
+    let mut all = BytesMut::with_capacity(size);
+    for frame in frames {
+        all.extend_from_slice(frame);
+    }
+    all.freeze()
+}

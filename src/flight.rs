@@ -1,0 +1,482 @@
+//! One flight per key: what is under way, who waits for it, and what its readers get.
+//!
+//! This file knows neither the inner service nor tokio. A flight starts when somebody is the
+//! first to need a response that is not stored; everybody who comes while it is under way gets a
+//! [`Ticket`]. The starter holds a [`Guard`]; however the fill ends, by a stored response, a refusal,
+//! an error, a panic or by being dropped, the guard ends the flight and wakes all.
+//!
+//! Two locks: a piece of the table, and the state of one flight; the former may be held when the
+//! latter is taken, never the other way round. Wakers are called with neither.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    hash::{Hash, Hasher},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use crate::{
+    budget::Reservation,
+    entry::{Entry, Millis, Origin, StoredHead},
+    invalidation::PrehashedBuilder,
+    key::Key,
+    policy::VaryRule,
+    status::Reason,
+};
+
+/// How many may wait for one flight; more go alone.
+const MAX_WAITING: usize = 16_384;
+
+/// What requests must have in common to be answered by one flight.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FlightId {
+    /// The layer, by its settings.
+    pub(crate) layer: u64,
+    /// How many layers of the same cache the request has passed: nothing may wait for itself.
+    pub(crate) depth: u8,
+    /// Demanded by `no-cache`: joined only by those who came before it started.
+    pub(crate) is_forced: bool,
+    pub(crate) key: Key,
+}
+
+impl Hash for FlightId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let sides = self.layer << 8 | u64::from(self.depth) << 1 | u64::from(self.is_forced);
+        state.write_u64(self.key.hash ^ sides.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    }
+}
+
+/// A response that several requests get.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) head: Arc<StoredHead>,
+    pub(crate) rule: VaryRule,
+    /// The selecting fields of the starter.
+    pub(crate) values: SmallVec<[u8; 128]>,
+    /// How long the body will be; only then is it certain that nobody has to be left behind.
+    pub(crate) length: Option<u64>,
+}
+
+/// Why a flight has nothing to share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The response may not be shared.
+    Refused(Reason),
+    /// A layer further in answered and decides.
+    InnerLayer,
+    /// The inner service failed, panicked, or nobody was left to poll it.
+    Failed,
+    /// The body broke off, or did not fit. Its starter alone goes on reading it.
+    Broken,
+    /// There is something in the store by now.
+    Look,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// The inner service is working.
+    Head,
+    /// The body is being read.
+    Body(Arc<Shared>),
+    /// All is there, and stored if it is to be stored.
+    Complete(Arc<Shared>, Arc<Entry>),
+    Ended(Ending),
+}
+
+struct State {
+    phase: Phase,
+    /// What of the body has been read.
+    frames: Vec<Bytes>,
+    /// The room that `frames` takes, given back when the last reader has gone.
+    room: Option<Reservation>,
+    wakers: Vec<Option<Waker>>,
+    free: Vec<usize>,
+    waiting: usize,
+}
+
+/// A fill under way.
+pub(crate) struct Flight {
+    pub(crate) origin: Origin,
+    /// On the cache's clock.
+    started: Millis,
+    state: Mutex<State>,
+}
+
+impl fmt::Debug for Flight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flight")
+            .field("origin", &self.origin)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What somebody who waits for a flight learns.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The head is there, the body is on its way.
+    Streaming(Arc<Shared>),
+    /// The head is there; how long the body is, is not known.
+    Open(Arc<Shared>),
+    Complete(Arc<Shared>, Arc<Entry>),
+    Ended(Ending),
+}
+
+/// What a reader of the body gets next.
+#[derive(Debug)]
+pub(crate) enum Next {
+    Frame(Bytes),
+    /// The body is complete.
+    End,
+    /// The flight ended before the body did.
+    Broken,
+}
+
+impl Flight {
+    pub(crate) fn new(origin: Origin, started: Millis) -> Arc<Self> {
+        Arc::new(Self {
+            origin,
+            started,
+            state: Mutex::new(State {
+                phase: Phase::Head,
+                frames: Vec::new(),
+                room: None,
+                wakers: Vec::new(),
+                free: Vec::new(),
+                waiting: 0,
+            }),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it holds the lock but an allocation; the state is whole at each step.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place among those who wait, or `None` if there are too many or it is over.
+    fn ticket(self: &Arc<Self>) -> Option<Ticket> {
+        let mut state = self.state();
+        if state.waiting >= MAX_WAITING {
+            return None;
+        }
+        Some(self.seat(&mut state))
+    }
+
+    fn seat(self: &Arc<Self>, state: &mut State) -> Ticket {
+        state.waiting += 1;
+        let seat = state.free.pop().unwrap_or_else(|| {
+            state.wakers.push(None);
+            state.wakers.len() - 1
+        });
+        Ticket {
+            flight: self.clone(),
+            seat,
+        }
+    }
+
+    /// A reader from the first byte on.
+    pub(crate) fn reader(self: &Arc<Self>) -> Reader {
+        let mut state = self.state();
+        let ticket = self.seat(&mut state);
+        Reader { ticket, next: 0 }
+    }
+
+    /// What of the body has been handed out.
+    pub(crate) fn frames(&self) -> Vec<Bytes> {
+        self.state().frames.clone()
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(self.state().phase, Phase::Ended(_))
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state();
+        change(&mut state);
+        let woken: Vec<Waker> = state.wakers.iter_mut().filter_map(Option::take).collect();
+        drop(state);
+        for waker in woken {
+            waker.wake();
+        }
+    }
+}
+
+/// A place among those who wait for a flight; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    flight: Arc<Flight>,
+    seat: usize,
+}
+
+impl Ticket {
+    /// What there is to know, as soon as the head is known.
+    pub(crate) fn poll_head(&self, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let mut state = self.flight.state();
+        let outcome = match &state.phase {
+            Phase::Head => {
+                self.register(&mut state, cx);
+                return Poll::Pending;
+            }
+            Phase::Body(shared) if shared.length.is_some() => Outcome::Streaming(shared.clone()),
+            Phase::Body(shared) => Outcome::Open(shared.clone()),
+            Phase::Complete(shared, entry) => Outcome::Complete(shared.clone(), entry.clone()),
+            Phase::Ended(ending) => Outcome::Ended(*ending),
+        };
+        Poll::Ready(outcome)
+    }
+
+    /// What there is to know when all is over.
+    pub(crate) fn poll_end(&self, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let mut state = self.flight.state();
+        let outcome = match &state.phase {
+            Phase::Head | Phase::Body(_) => {
+                self.register(&mut state, cx);
+                return Poll::Pending;
+            }
+            Phase::Complete(shared, entry) => Outcome::Complete(shared.clone(), entry.clone()),
+            Phase::Ended(ending) => Outcome::Ended(*ending),
+        };
+        Poll::Ready(outcome)
+    }
+
+    pub(crate) fn flight(&self) -> &Arc<Flight> {
+        &self.flight
+    }
+
+    fn register(&self, state: &mut State, cx: &mut Context<'_>) {
+        let waker = &mut state.wakers[self.seat];
+        match waker {
+            Some(known) if known.will_wake(cx.waker()) => {}
+            _ => *waker = Some(cx.waker().clone()),
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut state = self.flight.state();
+        state.waiting -= 1;
+        state.free.push(self.seat);
+        let waker = state.wakers[self.seat].take();
+        drop(state);
+        // A waker may run foreign code when dropped.
+        drop(waker);
+    }
+}
+
+/// Reads the body of a flight from its start.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    ticket: Ticket,
+    next: usize,
+}
+
+impl Reader {
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        let mut state = self.ticket.flight.state();
+        if let Some(frame) = state.frames.get(self.next) {
+            self.next += 1;
+            return Poll::Ready(Next::Frame(frame.clone()));
+        }
+        match state.phase {
+            Phase::Head | Phase::Body(_) => {
+                self.ticket.register(&mut state, cx);
+                Poll::Pending
+            }
+            Phase::Complete(..) => Poll::Ready(Next::End),
+            Phase::Ended(_) => Poll::Ready(Next::Broken),
+        }
+    }
+}
+
+/// The starter's hold on a flight: when it goes, the flight is over.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    flight: Arc<Flight>,
+    /// `None` for a fill that nobody may join, or when it has left the table.
+    place: Option<(Weak<Table>, FlightId)>,
+    is_over: bool,
+}
+
+impl Guard {
+    /// Of a fill that nobody may join.
+    pub(crate) fn alone(origin: Origin, started: Millis) -> Self {
+        Self {
+            flight: Flight::new(origin, started),
+            place: None,
+            is_over: false,
+        }
+    }
+
+    pub(crate) fn flight(&self) -> &Arc<Flight> {
+        &self.flight
+    }
+
+    /// The head is known, and so much of the body.
+    pub(crate) fn publish(&mut self, shared: Arc<Shared>, frames: Vec<Bytes>, room: Reservation) {
+        self.flight.change(|state| {
+            state.frames = frames;
+            state.room = Some(room);
+            state.phase = Phase::Body(shared);
+        });
+    }
+
+    /// Room for more of the body, if there is any.
+    pub(crate) fn grow(&self, more: u64) -> bool {
+        let mut state = self.flight.state();
+        state.room.as_mut().is_some_and(|room| room.grow(more))
+    }
+
+    /// More of the body.
+    pub(crate) fn push(&self, frame: Bytes) {
+        self.flight.change(|state| state.frames.push(frame));
+    }
+
+    /// More of the body, and its end; the entry is in the store already.
+    pub(crate) fn complete(mut self, shared: Arc<Shared>, entry: Arc<Entry>, last: Vec<Bytes>) {
+        self.flight.change(|state| {
+            state.frames.extend(last);
+            state.phase = Phase::Complete(shared, entry);
+        });
+        self.is_over = true;
+        self.leave();
+    }
+
+    /// Nothing to share; in the middle of a body, `last` still belongs to what was read.
+    pub(crate) fn end(mut self, ending: Ending, last: Vec<Bytes>) {
+        self.end_now(ending, last);
+    }
+
+    fn end_now(&mut self, ending: Ending, last: Vec<Bytes>) {
+        self.is_over = true;
+        // Out of the table first: who is woken and asks again must not meet this flight.
+        self.leave();
+        self.flight.change(|state| {
+            state.frames.extend(last);
+            state.phase = Phase::Ended(ending);
+        });
+    }
+
+    /// Lets no more newcomers in.
+    pub(crate) fn leave(&mut self) {
+        let Some((table, id)) = self.place.take() else {
+            return;
+        };
+        if let Some(table) = table.upgrade() {
+            table.remove(&id, &self.flight);
+        }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.end_now(Ending::Failed, Vec::new());
+        }
+    }
+}
+
+/// What a request that needs a response becomes.
+#[derive(Debug)]
+pub(crate) enum Joined {
+    /// The first: it calls the inner service.
+    Lead(Guard),
+    /// It waits for what is under way.
+    Follow(Ticket),
+    /// What is under way started too early for it; it waits for the end and asks again.
+    Behind(Ticket),
+    /// Too many wait already.
+    Full,
+}
+
+/// What a request expects of a flight that it joins.
+pub(crate) struct Terms<'t> {
+    /// Only a fill with a higher number.
+    pub(crate) after: u64,
+    /// Whether a flight of this origin may still be joined: not invalidated, not too old.
+    pub(crate) is_current: &'t dyn Fn(&Origin, Millis) -> bool,
+}
+
+const PIECES: usize = 16;
+
+/// The flights of one cache.
+#[derive(Default)]
+pub(crate) struct Table {
+    pieces: [Mutex<HashMap<FlightId, Arc<Flight>, PrehashedBuilder>>; PIECES],
+}
+
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table").field("len", &self.len()).finish()
+    }
+}
+
+impl Table {
+    fn piece(
+        &self,
+        id: &FlightId,
+    ) -> MutexGuard<'_, HashMap<FlightId, Arc<Flight>, PrehashedBuilder>> {
+        // The low bits choose the bucket inside the piece.
+        let piece = &self.pieces[(id.key.hash >> 32) as usize % PIECES];
+        piece.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Joins the flight of `id`, or starts one with an origin made by `start`.
+    pub(crate) fn join(
+        self: &Arc<Self>,
+        id: &FlightId,
+        terms: &Terms<'_>,
+        start: impl FnOnce() -> (Origin, Millis),
+    ) -> Joined {
+        let mut piece = self.piece(id);
+        if let Some(flight) = piece.get(id) {
+            if (terms.is_current)(&flight.origin, flight.started) && !flight.is_over() {
+                let is_early = flight.origin.fill <= terms.after;
+                return match flight.ticket() {
+                    Some(ticket) if is_early => Joined::Behind(ticket),
+                    Some(ticket) => Joined::Follow(ticket),
+                    None => Joined::Full,
+                };
+            }
+        }
+        let (origin, started) = start();
+        let flight = Flight::new(origin, started);
+        piece.insert(id.clone(), flight.clone());
+        Joined::Lead(Guard {
+            flight,
+            place: Some((Arc::downgrade(self), id.clone())),
+            is_over: false,
+        })
+    }
+
+    /// Joins the flight of `id` if there is one that answers.
+    pub(crate) fn join_existing(&self, id: &FlightId, terms: &Terms<'_>) -> Option<Ticket> {
+        let piece = self.piece(id);
+        let flight = piece.get(id)?;
+        let answers = flight.origin.fill > terms.after
+            && (terms.is_current)(&flight.origin, flight.started)
+            && !flight.is_over();
+        if answers { flight.ticket() } else { None }
+    }
+
+    fn remove(&self, id: &FlightId, flight: &Arc<Flight>) {
+        let mut piece = self.piece(id);
+        let removed = match piece.get(id) {
+            Some(known) if Arc::ptr_eq(known, flight) => piece.remove(id),
+            _ => None,
+        };
+        drop(piece);
+        drop(removed);
+    }
+
+    /// How many flights are under way.
+    pub(crate) fn len(&self) -> usize {
+        let len = |piece: &Mutex<HashMap<_, _, _>>| {
+            piece.lock().unwrap_or_else(PoisonError::into_inner).len()
+        };
+        self.pieces.iter().map(len).sum()
+    }
+}

@@ -1,0 +1,275 @@
+//! What a call of the service returns: an answer that is there, the inner service's, or the work
+//! of a miss.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use http::{Request, Response};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use crate::{
+    body::ResponseBody,
+    cache::Cache,
+    headers::{Forwarded, StatusHeaders, say_bypass, say_passed},
+    nesting::stamp,
+    status::Reason,
+};
+
+pin_project! {
+    /// Readies a clone of the inner service, and calls it.
+    ///
+    /// `poll_ready` of the cache is always ready, so that hits are served while the inner service
+    /// is saturated; the clone is what makes that sound.
+    #[project = OneshotProj]
+    pub(crate) enum Oneshot<S: Service<Request<R>>, R> {
+        Readying { service: S, request: Option<Request<R>> },
+        Called { #[pin] future: S::Future },
+    }
+}
+
+impl<S: Service<Request<R>>, R> Oneshot<S, R> {
+    pub(crate) fn new(service: S, request: Request<R>) -> Self {
+        Self::Readying {
+            service,
+            request: Some(request),
+        }
+    }
+}
+
+impl<S: Service<Request<R>>, R> Future for Oneshot<S, R> {
+    type Output = Result<S::Response, S::Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            let future = match self.as_mut().project() {
+                OneshotProj::Called { future } => return future.poll(cx),
+                OneshotProj::Readying { service, request } => {
+                    ready!(service.poll_ready(cx))?;
+                    let request = request.take().expect("a request is called with once");
+                    service.call(request)
+                }
+            };
+            self.set(Self::Called { future });
+        }
+    }
+}
+
+/// What is said on a response that the cache only passes on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Passed {
+    /// Nothing: another method.
+    Untouched,
+    Bypassed(Reason),
+    /// Looked up in vain, and passed on as it came.
+    Missed(Forwarded),
+}
+
+/// How an answer leaves.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Leave {
+    pub(crate) mode: StatusHeaders,
+    /// The cache whose outer layer wants to know that this one answered.
+    pub(crate) stamp: Option<u64>,
+}
+
+pub(crate) type Answer<B, E> = Result<Response<ResponseBody<B>>, E>;
+pub(crate) type Work<B, E> = Pin<Box<dyn Future<Output = Answer<B, E>> + Send>>;
+
+pin_project! {
+    /// The future of a [`ResponseCache`](crate::ResponseCache).
+    pub struct ResponseFuture<S, ReqBody, ResBody>
+    where
+        S: Service<Request<ReqBody>>,
+        ResBody: Body,
+    {
+        #[pin]
+        kind: Kind<S, ReqBody, ResBody>,
+    }
+}
+
+pin_project! {
+    #[project = KindProj]
+    enum Kind<S, ReqBody, ResBody>
+    where
+        S: Service<Request<ReqBody>>,
+        ResBody: Body,
+    {
+        Ready { response: Option<Response<ResponseBody<ResBody>>> },
+        Passed { #[pin] call: Oneshot<S, ReqBody>, passed: Passed, leave: Leave },
+        Working { work: Working<ResBody, S::Error> },
+    }
+}
+
+/// The work of a miss, polled by the client's own task as long as the client is there.
+struct Working<B: Body, E> {
+    /// Taken out while polled, so that a panic drops it.
+    work: Option<Work<B, E>>,
+    /// Set while others may be waiting for it.
+    is_leading: Arc<AtomicBool>,
+    detach: Option<(Detach, SpawnWork<B, E>)>,
+}
+
+type SpawnWork<B, E> = fn(Detach, Work<B, E>);
+
+/// Where a fill goes on when its starter has left.
+pub(crate) struct Detach {
+    pub(crate) cache: Cache,
+    pub(crate) timeout: Duration,
+    pub(crate) span: tracing::Span,
+}
+
+/// Lets work go on in a task; its answer is dropped, and with it whatever hangs on it.
+fn spawn_work<B, E>(detach: Detach, work: Work<B, E>)
+where
+    B: Body + Send + 'static,
+    E: Send + 'static,
+{
+    let Detach {
+        cache,
+        timeout,
+        span,
+    } = detach;
+    let ended = async move {
+        let _answer = tokio::time::timeout(timeout, work).await;
+    };
+    cache.spawn(tracing::Instrument::instrument(ended, span));
+}
+
+impl<B: Body, E> Drop for Working<B, E> {
+    fn drop(&mut self) {
+        let Some(work) = self.work.take() else {
+            return;
+        };
+        if let (true, Some((detach, spawn))) =
+            (self.is_leading.load(Ordering::Relaxed), self.detach.take())
+        {
+            spawn(detach, work);
+        }
+    }
+}
+
+impl<S, ReqBody, ResBody> ResponseFuture<S, ReqBody, ResBody>
+where
+    S: Service<Request<ReqBody>>,
+    ResBody: Body,
+{
+    pub(crate) fn ready(response: Response<ResponseBody<ResBody>>) -> Self {
+        let response = Some(response);
+        Self {
+            kind: Kind::Ready { response },
+        }
+    }
+
+    pub(crate) fn passed(
+        service: S,
+        request: Request<ReqBody>,
+        passed: Passed,
+        leave: Leave,
+    ) -> Self {
+        let call = Oneshot::new(service, request);
+        Self {
+            kind: Kind::Passed {
+                call,
+                passed,
+                leave,
+            },
+        }
+    }
+
+    pub(crate) fn working(
+        work: Work<ResBody, S::Error>,
+        is_leading: Arc<AtomicBool>,
+        detach: Option<Detach>,
+    ) -> Self
+    where
+        ResBody: Send + 'static,
+        S::Error: Send + 'static,
+    {
+        let work = Working {
+            work: Some(work),
+            is_leading,
+            detach: detach.map(|detach| (detach, spawn_work as SpawnWork<ResBody, S::Error>)),
+        };
+        Self {
+            kind: Kind::Working { work },
+        }
+    }
+}
+
+impl<S, ReqBody, ResBody> Future for ResponseFuture<S, ReqBody, ResBody>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    ResBody: Body,
+{
+    type Output = Answer<ResBody, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().kind.project() {
+            KindProj::Ready { response } => {
+                let response = response.take().expect("polled after it was ready");
+                Poll::Ready(Ok(response))
+            }
+            KindProj::Passed {
+                call,
+                passed,
+                leave,
+            } => {
+                let response = ready!(call.poll(cx))?;
+                Poll::Ready(Ok(pass_on(response, *passed, *leave)))
+            }
+            KindProj::Working { work } => {
+                let mut current = work.work.take().expect("polled after it was ready");
+                let polled = current.as_mut().poll(cx);
+                if polled.is_pending() {
+                    work.work = Some(current);
+                }
+                polled
+            }
+        }
+    }
+}
+
+/// The inner service's answer to a request that the cache leaves alone.
+pub(crate) fn pass_on<B: Body>(
+    response: Response<B>,
+    passed: Passed,
+    leave: Leave,
+) -> Response<ResponseBody<B>> {
+    let mut response = response.map(ResponseBody::inner);
+    let head = response.headers_mut();
+    match passed {
+        Passed::Untouched => return response,
+        Passed::Bypassed(reason) => say_bypass(head, reason, leave.mode),
+        Passed::Missed(said) => say_passed(head, said, leave.mode),
+    }
+    stamp(response.extensions_mut(), leave.stamp);
+    response
+}
+
+impl<S, ReqBody, ResBody> fmt::Debug for ResponseFuture<S, ReqBody, ResBody>
+where
+    S: Service<Request<ReqBody>>,
+    ResBody: Body,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match &self.kind {
+            Kind::Ready { .. } => "Ready",
+            Kind::Passed { .. } => "Passed",
+            Kind::Working { .. } => "Working",
+        };
+        f.debug_struct("ResponseFuture")
+            .field("kind", &kind)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,521 @@
+//! Every field that the cache adds, rewrites or strips.
+//!
+//! A stored head starts with three slots, `Age`, `Cache-Status` and `X-Cache`, so that a hit is
+//! a clone of the head with two values put in their places. Everything a response may say is
+//! decided in `policy/`, never here.
+
+use std::{
+    collections::HashSet,
+    sync::{OnceLock, PoisonError, RwLock},
+    time::SystemTime,
+};
+
+use bytes::{Bytes, BytesMut};
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{
+        ACCEPT_RANGES, ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS,
+        ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
+        AGE, ALT_SVC, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LANGUAGE,
+        CONTENT_SECURITY_POLICY, CONTENT_TYPE, DATE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
+        REFERRER_POLICY, SERVER, SET_COOKIE, STRICT_TRANSPORT_SECURITY, TE, TRAILER,
+        TRANSFER_ENCODING, UPGRADE, VARY, VIA, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    },
+};
+
+use crate::status::{Forward, Reason};
+
+/// `X-Cache`, which every operator knows.
+pub(crate) const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
+/// `Cache-Status` ([RFC 9211](https://www.rfc-editor.org/rfc/rfc9211)).
+pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// The name under which the cache speaks in `Cache-Status`.
+const NAME: &str = "tower-response-cache";
+
+// Statics of bytes, not literals: each has an address of its own, which tells our words from
+// everybody else's (see `is_answered_by_inner_layer`).
+static HIT: [u8; 3] = *b"HIT";
+static MISS: [u8; 4] = *b"MISS";
+static BYPASS: [u8; 6] = *b"BYPASS";
+
+fn word(bytes: &'static [u8]) -> HeaderValue {
+    HeaderValue::from_static(std::str::from_utf8(bytes).unwrap_or_default())
+}
+
+/// Which fields tell the client what the cache did.
+///
+/// Default: [`Full`](Self::Full). The counters of [`Cache::stats`](crate::Cache::stats) do not depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum StatusHeaders {
+    /// Neither `X-Cache` nor `Cache-Status`; `Age` stays, RFC 9111 demands it.
+    None,
+    /// `X-Cache: HIT`, `MISS` or `BYPASS`.
+    XCache,
+    /// `X-Cache`, and `Cache-Status` with the reason ([RFC 9211](https://www.rfc-editor.org/rfc/rfc9211)).
+    #[default]
+    Full,
+}
+
+/// What `Cache-Status` says of a request that reached the inner service, or waited for one that did.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Forwarded {
+    /// `None` where nothing was forwarded.
+    pub(crate) forward: Option<Forward>,
+    /// What the inner service answered; `None` where the cache answered for it.
+    pub(crate) status: Option<u16>,
+    pub(crate) stored: bool,
+    pub(crate) collapsed: bool,
+    pub(crate) detail: Option<Reason>,
+}
+
+/// Fields that belong to one exchange or one connection and are never stored.
+///
+/// RFC 9111, 3.1 names those of the connection; the others identify the request that happened to fill.
+fn is_of_one_exchange(name: &HeaderName) -> bool {
+    const HOP_BY_HOP: &[HeaderName] = &[
+        CONNECTION,
+        PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION,
+        TE,
+        TRAILER,
+        TRANSFER_ENCODING,
+        UPGRADE,
+        AGE,
+    ];
+    HOP_BY_HOP.contains(name)
+        || matches!(
+            name.as_str(),
+            "keep-alive"
+                | "proxy-connection"
+                | "proxy-authentication-info"
+                | "x-cache"
+                | "x-request-id"
+                | "x-correlation-id"
+                | "traceparent"
+                | "tracestate"
+                | "server-timing"
+        )
+        || name.as_str().starts_with("ratelimit")
+        || name.as_str().starts_with("x-ratelimit-")
+}
+
+/// How a stored head differs from the response it came from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Strip<'a> {
+    /// Fields of the layer's `strip_fields`.
+    pub(crate) fields: &'a [HeaderName],
+}
+
+/// The fields to store of a response, behind the slots for our own.
+///
+/// `Set-Cookie` is never among them: who stores a response that has one wants it without. The values are copied, so that they do not
+/// keep a connection's read buffer alive.
+pub(crate) fn stored_head(response: &HeaderMap, strip: Strip<'_>, now: SystemTime) -> HeaderMap {
+    let connection_listed: Vec<String> = response
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|b| *b == b','))
+        .map(|name| String::from_utf8_lossy(name.trim_ascii()).to_ascii_lowercase())
+        .collect();
+    let is_kept = |name: &HeaderName| {
+        *name != SET_COOKIE
+            && !is_of_one_exchange(name)
+            && !strip.fields.contains(name)
+            && !connection_listed
+                .iter()
+                .any(|listed| listed == name.as_str())
+    };
+    let mut size = 0;
+    let mut count = 4;
+    for (name, value) in response {
+        if is_kept(name) {
+            size += value.len();
+            count += 1;
+        }
+    }
+    let mut head = HeaderMap::with_capacity(count);
+    head.insert(AGE, HeaderValue::from_static("0"));
+    head.insert(CACHE_STATUS, HeaderValue::from_static(NAME));
+    head.insert(X_CACHE, word(&HIT));
+    if response.contains_key(&CACHE_STATUS) {
+        // The lines of caches behind us come first (RFC 9211, section 2); ours is appended to them on each hit.
+        head.remove(&CACHE_STATUS);
+    }
+    let mut values = BytesMut::with_capacity(size);
+    for (name, value) in response {
+        if is_kept(name) {
+            head.append(own_name(name), own_value(name, value, &mut values));
+        }
+    }
+    if !response.contains_key(DATE) {
+        head.insert(DATE, date_value(now));
+    }
+    head
+}
+
+/// Whether the second slot of a stored head is `Cache-Status`.
+pub(crate) fn has_status_slot(response: &HeaderMap) -> bool {
+    !response.contains_key(&CACHE_STATUS)
+}
+
+/// Now as an HTTP date.
+pub(crate) fn date_value(now: SystemTime) -> HeaderValue {
+    HeaderValue::try_from(httpdate::fmt_http_date(now)).expect("an HTTP date is visible ASCII")
+}
+
+/// A name that shares no buffer with a connection.
+fn own_name(name: &HeaderName) -> HeaderName {
+    HeaderName::from_bytes(name.as_str().as_bytes()).unwrap_or_else(|_| name.clone())
+}
+
+/// A value with bytes of its own: static where it is one of those that every response repeats,
+/// else a piece of the one buffer of this head.
+fn own_value(name: &HeaderName, value: &HeaderValue, values: &mut BytesMut) -> HeaderValue {
+    if let Some(interned) = interned(name, value) {
+        return interned;
+    }
+    values.extend_from_slice(value.as_bytes());
+    let bytes: Bytes = values.split().freeze();
+    let mut own = HeaderValue::from_maybe_shared(bytes).unwrap_or_else(|_| value.clone());
+    own.set_sensitive(value.is_sensitive());
+    own
+}
+
+/// Values that are the same on thousands of responses live once, for ever: cloning them on a hit
+/// touches no reference count. The table is bounded, and only fields with few values take part.
+fn interned(name: &HeaderName, value: &HeaderValue) -> Option<HeaderValue> {
+    const FIELDS: &[HeaderName] = &[
+        CONTENT_TYPE,
+        CACHE_CONTROL,
+        VARY,
+        CONTENT_ENCODING,
+        CONTENT_LANGUAGE,
+        SERVER,
+        VIA,
+        ACCEPT_RANGES,
+        ALT_SVC,
+        ACCESS_CONTROL_ALLOW_CREDENTIALS,
+        ACCESS_CONTROL_ALLOW_HEADERS,
+        ACCESS_CONTROL_ALLOW_METHODS,
+        ACCESS_CONTROL_ALLOW_ORIGIN,
+        ACCESS_CONTROL_EXPOSE_HEADERS,
+        CONTENT_SECURITY_POLICY,
+        REFERRER_POLICY,
+        STRICT_TRANSPORT_SECURITY,
+        X_CONTENT_TYPE_OPTIONS,
+        X_FRAME_OPTIONS,
+    ];
+    const MAX_VALUES: usize = 512;
+    const MAX_LENGTH: usize = 96;
+    static TABLE: OnceLock<RwLock<HashSet<&'static str>>> = OnceLock::new();
+
+    if value.len() > MAX_LENGTH || value.is_sensitive() || !FIELDS.contains(name) {
+        return None;
+    }
+    let text = value.to_str().ok()?;
+    let table = TABLE.get_or_init(RwLock::default);
+    if let Some(known) = table
+        .read()
+        .unwrap_or_else(PoisonError::into_inner)
+        .get(text)
+    {
+        return Some(HeaderValue::from_static(known));
+    }
+    let mut table = table.write().unwrap_or_else(PoisonError::into_inner);
+    if table.len() >= MAX_VALUES {
+        return None;
+    }
+    let known: &'static str = match table.get(text) {
+        Some(known) => known,
+        None => {
+            let known: &'static str = Box::leak(text.into());
+            table.insert(known);
+            known
+        }
+    };
+    Some(HeaderValue::from_static(known))
+}
+
+/// Puts this hit's values into a clone of a stored head.
+#[inline]
+pub(crate) fn fill_slots(
+    head: &mut HeaderMap,
+    status_slot: bool,
+    age: u64,
+    ttl: i64,
+    mode: StatusHeaders,
+) {
+    let mut slots = head.values_mut();
+    if let Some(slot) = slots.next() {
+        *slot = age_value(age);
+    }
+    if mode == StatusHeaders::Full {
+        let value = hit_value(ttl);
+        match slots.next() {
+            Some(slot) if status_slot => *slot = value,
+            _ => {
+                drop(slots);
+                head.append(CACHE_STATUS, value);
+            }
+        }
+        return;
+    }
+    drop(slots);
+    without_slots(head, status_slot, mode);
+}
+
+/// Takes out the slots that a layer does not want.
+fn without_slots(head: &mut HeaderMap, status_slot: bool, mode: StatusHeaders) {
+    if status_slot {
+        head.remove(&CACHE_STATUS);
+    }
+    if mode == StatusHeaders::None {
+        head.remove(&X_CACHE);
+    }
+}
+
+/// Turns a clone of a stored head into that of a request that waited for somebody else's fill.
+pub(crate) fn fill_slots_collapsed(
+    head: &mut HeaderMap,
+    status_slot: bool,
+    age: u64,
+    forwarded: Forwarded,
+    mode: StatusHeaders,
+) {
+    head.insert(AGE, age_value(age));
+    if status_slot {
+        head.remove(&CACHE_STATUS);
+    }
+    head.remove(&X_CACHE);
+    say_forwarded(head, forwarded, mode);
+}
+
+/// Says on a response that comes from the inner service what the cache did.
+pub(crate) fn say_forwarded(head: &mut HeaderMap, forwarded: Forwarded, mode: StatusHeaders) {
+    if mode == StatusHeaders::None {
+        return;
+    }
+    // Who only ever bypasses has not been looked up, as far as the client can tell.
+    let is_bypass = forwarded.forward == Some(Forward::Bypass);
+    let said: &'static [u8] = if is_bypass { &BYPASS } else { &MISS };
+    head.insert(X_CACHE, word(said));
+    if mode == StatusHeaders::Full {
+        head.append(CACHE_STATUS, forwarded_value(forwarded));
+    }
+}
+
+/// The same on a response that was passed on as it came, and may stem from a layer further in.
+pub(crate) fn say_passed(head: &mut HeaderMap, forwarded: Forwarded, mode: StatusHeaders) {
+    if !is_answered_by_inner_layer(head) {
+        say_forwarded(head, forwarded, mode);
+    }
+}
+
+/// Says on a response that the cache had nothing to do with it, and why; a layer further in that
+/// has spoken already is left its word.
+#[inline]
+pub(crate) fn say_bypass(head: &mut HeaderMap, reason: Reason, mode: StatusHeaders) {
+    if mode == StatusHeaders::None || is_answered_by_inner_layer(head) {
+        return;
+    }
+    head.insert(X_CACHE, word(&BYPASS));
+    if mode == StatusHeaders::Full {
+        head.append(
+            CACHE_STATUS,
+            HeaderValue::from_static(reason.bypass_status()),
+        );
+    }
+}
+
+/// Whether an `X-Cache` was put there by a layer of this process: its value is then one of our
+/// statics, which one that came over a network can never be. Costs no allocation, unlike an extension.
+fn is_answered_by_inner_layer(head: &HeaderMap) -> bool {
+    head.get(&X_CACHE).is_some_and(|value| {
+        let at = value.as_bytes().as_ptr();
+        [HIT.as_ptr(), MISS.as_ptr(), BYPASS.as_ptr()].contains(&at)
+    })
+}
+
+fn forwarded_value(said: Forwarded) -> HeaderValue {
+    use std::fmt::Write;
+    let mut text = String::with_capacity(96);
+    text.push_str(NAME);
+    if let Some(forward) = said.forward {
+        text.push_str("; fwd=");
+        text.push_str(forward.as_str());
+    }
+    if let Some(status) = said.status {
+        let _ = write!(text, "; fwd-status={status}");
+    }
+    if said.stored {
+        text.push_str("; stored");
+    }
+    if said.collapsed {
+        text.push_str("; collapsed");
+    }
+    if let Some(detail) = said.detail {
+        text.push_str("; detail=");
+        text.push_str(detail.as_str());
+    }
+    HeaderValue::try_from(text).expect("made of tokens and numbers")
+}
+
+/// Small numbers are written once; most ages and lifetimes are below an hour.
+const SMALL: usize = 3601;
+
+fn age_value(seconds: u64) -> HeaderValue {
+    static TABLE: [OnceLock<HeaderValue>; SMALL] = [const { OnceLock::new() }; SMALL];
+    let write = || HeaderValue::from(seconds);
+    match TABLE.get(usize::try_from(seconds).unwrap_or(usize::MAX)) {
+        Some(known) => known.get_or_init(|| permanent(seconds.to_string())).clone(),
+        None => write(),
+    }
+}
+
+fn hit_value(ttl: i64) -> HeaderValue {
+    static TABLE: [OnceLock<HeaderValue>; SMALL] = [const { OnceLock::new() }; SMALL];
+    let text = || format!("{NAME}; hit; ttl={ttl}");
+    match TABLE.get(usize::try_from(ttl).unwrap_or(usize::MAX)) {
+        Some(known) => known.get_or_init(|| permanent(text())).clone(),
+        None => HeaderValue::try_from(text()).expect("a name and a number"),
+    }
+}
+
+/// A value for one of the tables, which live as long as the process.
+fn permanent(text: String) -> HeaderValue {
+    HeaderValue::from_static(Box::leak(text.into_boxed_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(fields: &[(&'static str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in fields {
+            map.append(HeaderName::from_static(name), value.parse().unwrap());
+        }
+        map
+    }
+
+    fn lines<'a>(map: &'a HeaderMap, name: &str) -> Vec<&'a str> {
+        map.get_all(name)
+            .iter()
+            .map(|v| v.to_str().unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn fields_of_one_exchange_are_not_stored() {
+        let response = head(&[
+            ("connection", "X-Hop, close"),
+            ("x-hop", "1"),
+            ("keep-alive", "1"),
+            ("transfer-encoding", "chunked"),
+            ("set-cookie", "a=b"),
+            ("x-request-id", "7"),
+            ("traceparent", "7"),
+            ("server-timing", "db;dur=1"),
+            ("ratelimit-remaining", "7"),
+            ("x-ratelimit-limit", "7"),
+            ("x-cache", "HIT from elsewhere"),
+            ("age", "5"),
+            ("x-mine", "1"),
+            ("link", "<a>"),
+            ("link", "<b>"),
+            ("content-type", "text/plain"),
+        ]);
+        let strip = [HeaderName::from_static("x-mine")];
+        let stored = stored_head(&response, Strip { fields: &strip }, SystemTime::UNIX_EPOCH);
+        let mut names: Vec<_> = stored.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(
+            names,
+            [
+                "age",
+                "cache-status",
+                "content-type",
+                "date",
+                "link",
+                "x-cache"
+            ]
+        );
+        assert_eq!(lines(&stored, "link"), ["<a>", "<b>"]);
+        assert_eq!(lines(&stored, "date"), ["Thu, 01 Jan 1970 00:00:00 GMT"]);
+    }
+
+    #[test]
+    fn a_hit_says_age_and_ttl_in_the_slots() {
+        let stored = stored_head(
+            &head(&[("etag", "\"a\"")]),
+            Strip { fields: &[] },
+            SystemTime::now(),
+        );
+        for (mode, x_cache, status) in [
+            (
+                StatusHeaders::Full,
+                vec!["HIT"],
+                vec!["tower-response-cache; hit; ttl=57"],
+            ),
+            (StatusHeaders::XCache, vec!["HIT"], vec![]),
+            (StatusHeaders::None, vec![], vec![]),
+        ] {
+            let mut hit = stored.clone();
+            fill_slots(&mut hit, true, 3, 57, mode);
+            assert_eq!(lines(&hit, "age"), ["3"], "{mode:?}");
+            assert_eq!(lines(&hit, "x-cache"), x_cache, "{mode:?}");
+            assert_eq!(lines(&hit, "cache-status"), status, "{mode:?}");
+            assert_eq!(lines(&hit, "etag"), ["\"a\""]);
+        }
+        let mut old = stored.clone();
+        fill_slots(&mut old, true, 9_000_000, 5_000_000, StatusHeaders::Full);
+        assert_eq!(lines(&old, "age"), ["9000000"]);
+        assert_eq!(
+            lines(&old, "cache-status"),
+            ["tower-response-cache; hit; ttl=5000000"]
+        );
+    }
+
+    #[test]
+    fn the_lines_of_caches_behind_us_come_before_ours() {
+        let response = head(&[("cache-status", "origin; hit")]);
+        let mut hit = stored_head(&response, Strip { fields: &[] }, SystemTime::now());
+        assert!(!has_status_slot(&response));
+        fill_slots(&mut hit, false, 3, 57, StatusHeaders::Full);
+        assert_eq!(
+            lines(&hit, "cache-status"),
+            ["origin; hit", "tower-response-cache; hit; ttl=57"]
+        );
+        assert_eq!(lines(&hit, "age"), ["3"]);
+    }
+
+    #[test]
+    fn only_a_word_of_ours_is_left_by_an_outer_layer() {
+        let mut ours = HeaderMap::new();
+        ours.insert(X_CACHE, word(&HIT));
+        say_bypass(&mut ours, Reason::Cookie, StatusHeaders::Full);
+        assert_eq!(lines(&ours, "x-cache"), ["HIT"]);
+        assert!(lines(&ours, "cache-status").is_empty());
+        let mut foreign = head(&[("x-cache", "HIT")]);
+        say_bypass(&mut foreign, Reason::Cookie, StatusHeaders::Full);
+        assert_eq!(lines(&foreign, "x-cache"), ["BYPASS"]);
+        assert_eq!(
+            lines(&foreign, "cache-status"),
+            ["tower-response-cache; fwd=bypass; detail=cookie"]
+        );
+    }
+
+    #[test]
+    fn values_that_every_response_repeats_are_kept_once() {
+        let name = CONTENT_TYPE;
+        let value: HeaderValue = "text/x-interned".parse().unwrap();
+        let first = interned(&name, &value).unwrap();
+        let second = interned(&name, &value.clone()).unwrap();
+        assert_eq!(first.as_bytes().as_ptr(), second.as_bytes().as_ptr());
+        assert!(interned(&http::header::ETAG, &value).is_none());
+        let long: HeaderValue = "a".repeat(200).parse().unwrap();
+        assert!(interned(&name, &long).is_none());
+    }
+}

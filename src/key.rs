@@ -1,0 +1,486 @@
+//! The cache key: what tells one stored response from another
+//! ([RFC 9111, section 4](https://www.rfc-editor.org/rfc/rfc9111#section-4)).
+//!
+//! A key is a list of parts, each with a mark of its kind and its length, so that no two lists
+//! give the same bytes. The parts are borrowed from the request and visited by a [`Sink`]: one
+//! hashes them, one compares them with stored bytes, one writes those bytes. A hit therefore
+//! builds no string, and what is compared can never differ from what was stored.
+//!
+//! What belongs into the key is collected by `admission.rs`; which settings shape it is said by
+//! [`Query`] and the options of the layer.
+
+use std::{
+    borrow::Cow,
+    hash::{BuildHasher, Hasher},
+    sync::{Arc, LazyLock},
+};
+
+use smallvec::SmallVec;
+
+/// The longest cache key, in bytes; a request with a longer one is not looked up.
+pub(crate) const MAX_KEY: usize = 8 * 1024;
+
+/// Seeded once per process, so that nobody can prepare keys that collide.
+static SEED: LazyLock<foldhash::quality::RandomState> = LazyLock::new(Default::default);
+
+/// A hasher with the seed of this process.
+pub(crate) fn hasher() -> impl Hasher {
+    SEED.build_hasher()
+}
+
+/// The kind of a part; never renumbered, because stored keys hold it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Part {
+    Fingerprint = 1,
+    Scheme = 2,
+    Authority = 3,
+    Path = 4,
+    Query = 5,
+    RewrittenPath = 6,
+    RewrittenQuery = 7,
+    Partition = 8,
+    CookieName = 9,
+    CookieValue = 10,
+    FieldName = 11,
+    FieldValue = 12,
+    Variant = 13,
+}
+
+/// Something that takes the parts of a key, one after the other.
+pub(crate) trait Sink {
+    fn part(&mut self, kind: Part, bytes: &[u8]);
+}
+
+/// The parts of one request's key, borrowed from its head.
+#[derive(Debug, Default)]
+pub(crate) struct KeyParts<'a> {
+    /// Of the key and admission settings of the layer; empty for the defaults.
+    pub(crate) fingerprint: &'a str,
+    pub(crate) scheme: Option<&'a str>,
+    /// `None` where the request names none, or `ignore_host` is set.
+    pub(crate) authority: Option<Cow<'a, str>>,
+    pub(crate) path: &'a str,
+    /// Reduced as the settings say. `/q` has none, `/q?` has an empty one.
+    pub(crate) query: Option<Cow<'a, str>>,
+    /// The path and query that the inner service sees, where they are not those of the client.
+    pub(crate) rewritten: Option<(&'a str, Option<&'a str>)>,
+    pub(crate) partition: Option<String>,
+    pub(crate) cookies: SmallVec<[(&'a str, &'a [u8]); 2]>,
+    /// Fields that a handler may read without saying so in `Vary`, sorted by name.
+    pub(crate) unseen: SmallVec<[(&'a str, Cow<'a, [u8]>); 4]>,
+}
+
+impl KeyParts<'_> {
+    /// Shows every part to `sink`, in an order that is part of the format.
+    #[inline]
+    pub(crate) fn visit(&self, sink: &mut impl Sink) {
+        sink.part(Part::Fingerprint, self.fingerprint.as_bytes());
+        if let Some(scheme) = self.scheme {
+            sink.part(Part::Scheme, scheme.as_bytes());
+        }
+        if let Some(authority) = &self.authority {
+            sink.part(Part::Authority, authority.as_bytes());
+        }
+        sink.part(Part::Path, self.path.as_bytes());
+        if let Some(query) = &self.query {
+            sink.part(Part::Query, query.as_bytes());
+        }
+        if let Some((path, query)) = self.rewritten {
+            sink.part(Part::RewrittenPath, path.as_bytes());
+            if let Some(query) = query {
+                sink.part(Part::RewrittenQuery, query.as_bytes());
+            }
+        }
+        if let Some(partition) = &self.partition {
+            sink.part(Part::Partition, partition.as_bytes());
+        }
+        for (name, value) in &self.cookies {
+            sink.part(Part::CookieName, name.as_bytes());
+            sink.part(Part::CookieValue, value);
+        }
+        for (name, value) in &self.unseen {
+            sink.part(Part::FieldName, name.as_bytes());
+            sink.part(Part::FieldValue, value);
+        }
+    }
+
+    /// The hash of the primary key, and its length in bytes.
+    #[inline]
+    pub(crate) fn hash(&self) -> (u64, usize) {
+        let mut sink = HashSink {
+            hasher: SEED.build_hasher(),
+            len: 0,
+        };
+        self.visit(&mut sink);
+        (sink.hasher.finish(), sink.len)
+    }
+
+    /// Whether `stored` holds this key, followed by `variant`.
+    #[inline]
+    pub(crate) fn matches(&self, variant: &[u8], stored: &[u8]) -> bool {
+        let mut sink = CompareSink {
+            rest: stored,
+            equal: true,
+        };
+        self.visit(&mut sink);
+        sink.equal && sink.rest == variant
+    }
+
+    /// The key with bytes of its own, for a request that found nothing.
+    pub(crate) fn to_key(&self, hash: u64, len: usize) -> Key {
+        let mut sink = WriteSink(Vec::with_capacity(len));
+        self.visit(&mut sink);
+        Key {
+            hash,
+            bytes: sink.0.into(),
+        }
+    }
+}
+
+/// A key that owns its bytes: the primary key, with the variant behind it where there is one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Key {
+    pub(crate) hash: u64,
+    pub(crate) bytes: Arc<[u8]>,
+}
+
+impl Key {
+    /// This primary key with the encoded values of the selecting fields behind it.
+    pub(crate) fn with_variant(&self, values: &[u8]) -> Self {
+        let suffix = variant_suffix(values);
+        Self {
+            hash: variant_hash(self.hash, &suffix),
+            bytes: [&self.bytes, &suffix[..]].concat().into(),
+        }
+    }
+}
+
+/// The encoded values of selecting fields as a part of a key.
+pub(crate) fn variant_suffix(values: &[u8]) -> SmallVec<[u8; 128]> {
+    let mut suffix = SmallVec::new();
+    suffix.push(Part::Variant as u8);
+    suffix.extend_from_slice(&(values.len() as u32).to_le_bytes());
+    suffix.extend_from_slice(values);
+    suffix
+}
+
+/// The hash of a variant, from that of its primary key.
+pub(crate) fn variant_hash(primary: u64, suffix: &[u8]) -> u64 {
+    let mut hasher = SEED.build_hasher();
+    hasher.write_u64(primary);
+    hasher.write(suffix);
+    hasher.finish()
+}
+
+struct HashSink<H> {
+    hasher: H,
+    len: usize,
+}
+
+impl<H: Hasher> Sink for HashSink<H> {
+    #[inline]
+    fn part(&mut self, kind: Part, bytes: &[u8]) {
+        self.hasher
+            .write_u64((kind as u64) << 56 | bytes.len() as u64);
+        self.hasher.write(bytes);
+        self.len += 5 + bytes.len();
+    }
+}
+
+struct CompareSink<'s> {
+    rest: &'s [u8],
+    equal: bool,
+}
+
+impl Sink for CompareSink<'_> {
+    #[inline]
+    fn part(&mut self, kind: Part, bytes: &[u8]) {
+        if !self.equal {
+            return;
+        }
+        let Some((head, rest)) = self.rest.split_first_chunk::<5>() else {
+            self.equal = false;
+            return;
+        };
+        let len = u32::from_le_bytes([head[1], head[2], head[3], head[4]]) as usize;
+        self.equal = head[0] == kind as u8 && len == bytes.len() && rest.get(..len) == Some(bytes);
+        if self.equal {
+            self.rest = &rest[len..];
+        }
+    }
+}
+
+struct WriteSink(Vec<u8>);
+
+impl Sink for WriteSink {
+    fn part(&mut self, kind: Part, bytes: &[u8]) {
+        self.0.push(kind as u8);
+        self.0
+            .extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+        self.0.extend_from_slice(bytes);
+    }
+}
+
+/// Which parameters of the query are part of the cache key.
+///
+/// The handler sees the same reduced query, so that a response can never depend on a parameter
+/// that its key does not hold. Names are compared as they stand in the URI, without decoding;
+/// a `*` in a pattern stands for any number of characters. Parameters keep their order unless
+/// [`sort`](Self::sort) is asked for. Default: everything counts, nothing is re-ordered.
+///
+/// # Examples
+///
+/// ```
+/// use tower_response_cache::{Cache, Query, ResponseCacheLayer};
+///
+/// let cache = Cache::in_memory();
+/// // Campaign parameters do not make a page of its own.
+/// let pages = ResponseCacheLayer::new(&cache).query(Query::ignore(["utm_*", "fbclid"]));
+/// // Only these two decide what is shown, in whatever order they come.
+/// let search = ResponseCacheLayer::new(&cache).query(Query::only(["q", "page"]).sort());
+/// # assert_ne!(format!("{pages:?}"), format!("{search:?}"));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Query {
+    ignore: Vec<String>,
+    except: Vec<String>,
+    only: Option<Vec<String>>,
+    sort: bool,
+}
+
+impl Query {
+    /// Every parameter but those whose name matches one of `patterns`.
+    pub fn ignore<P: Into<String>>(patterns: impl IntoIterator<Item = P>) -> Self {
+        Self {
+            ignore: patterns.into_iter().map(Into::into).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// No parameter but those whose name matches one of `patterns`.
+    pub fn only<P: Into<String>>(patterns: impl IntoIterator<Item = P>) -> Self {
+        Self {
+            only: Some(patterns.into_iter().map(Into::into).collect()),
+            ..Self::default()
+        }
+    }
+
+    /// Takes names that match one of `patterns` out of what is ignored.
+    ///
+    /// ```
+    /// use tower_response_cache::Query;
+    ///
+    /// let query = Query::ignore(["utm_*"]).except(["utm_language"]);
+    /// # assert_ne!(query, Query::ignore(["utm_*"]));
+    /// ```
+    #[must_use]
+    pub fn except<P: Into<String>>(mut self, patterns: impl IntoIterator<Item = P>) -> Self {
+        self.except.extend(patterns.into_iter().map(Into::into));
+        self
+    }
+
+    /// Orders the parameters by name; those of equal name keep their order.
+    #[must_use]
+    pub fn sort(mut self) -> Self {
+        self.sort = true;
+        self
+    }
+
+    fn keeps(&self, name: &str) -> bool {
+        let any = |patterns: &[String]| patterns.iter().any(|p| glob(p, name));
+        if any(&self.except) {
+            return true;
+        }
+        self.only.as_deref().is_none_or(any) && !any(&self.ignore)
+    }
+
+    /// `query` without what does not count; borrowed where nothing changes, `None` where nothing
+    /// is left of it.
+    pub(crate) fn reduce<'q>(&self, query: &'q str) -> Option<Cow<'q, str>> {
+        let name = |pair: &'q str| pair.split('=').next().unwrap_or(pair);
+        let all = || query.split('&');
+        let unchanged =
+            all().all(|pair| self.keeps(name(pair))) && (!self.sort || all().map(name).is_sorted());
+        if unchanged {
+            return Some(Cow::Borrowed(query));
+        }
+        let mut kept: Vec<&str> = all().filter(|pair| self.keeps(name(pair))).collect();
+        if self.sort {
+            kept.sort_by_key(|pair| name(pair));
+        }
+        (!kept.is_empty()).then(|| Cow::Owned(kept.join("&")))
+    }
+}
+
+/// Whether `text` matches `pattern`, in which `*` stands for any number of characters.
+pub(crate) fn glob(pattern: &str, text: &str) -> bool {
+    let mut pieces = pattern.split('*');
+    let first = pieces.next().unwrap_or("");
+    let Some(mut rest) = text.strip_prefix(first) else {
+        return false;
+    };
+    let Some(last) = pieces.next_back() else {
+        return rest.is_empty();
+    };
+    // The leftmost place of each piece in turn leaves the most room for those behind it.
+    for piece in pieces {
+        let Some(at) = rest.find(piece) else {
+            return false;
+        };
+        rest = &rest[at + piece.len()..];
+    }
+    rest.ends_with(last)
+}
+
+/// An authority in the form in which it is compared: lower case, without the default port of
+/// its scheme ([RFC 9110, section 4.2.3](https://www.rfc-editor.org/rfc/rfc9110#section-4.2.3)).
+pub(crate) fn normal_authority<'a>(scheme: Option<&str>, authority: &'a str) -> Cow<'a, str> {
+    let authority = match scheme {
+        Some("http") => authority.strip_suffix(":80").unwrap_or(authority),
+        Some("https") => authority.strip_suffix(":443").unwrap_or(authority),
+        _ => authority,
+    };
+    if authority.bytes().any(|b| b.is_ascii_uppercase()) {
+        Cow::Owned(authority.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(authority)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts<'a>(path: &'a str, query: Option<&'a str>) -> KeyParts<'a> {
+        KeyParts {
+            path,
+            query: query.map(Cow::Borrowed),
+            authority: Some(Cow::Borrowed("example.com")),
+            ..KeyParts::default()
+        }
+    }
+
+    #[test]
+    fn the_written_key_is_the_one_that_matches() {
+        let mut key = parts("/a", Some("q=1"));
+        key.unseen.push(("hx-request", Cow::Borrowed(b"true")));
+        key.cookies.push(("lang", b"de"));
+        let (hash, len) = key.hash();
+        let stored = key.to_key(hash, len);
+        assert_eq!(stored.bytes.len(), len);
+        assert!(key.matches(b"", &stored.bytes));
+        assert!(!key.matches(b"x", &stored.bytes));
+        for cut in 0..stored.bytes.len() {
+            assert!(!key.matches(b"", &stored.bytes[..cut]), "cut at {cut}");
+        }
+        let variant = stored.with_variant(b"gzip");
+        assert!(key.matches(&variant_suffix(b"gzip"), &variant.bytes));
+        assert!(!key.matches(b"", &variant.bytes));
+        assert_ne!(variant.hash, stored.hash);
+    }
+
+    #[test]
+    fn keys_that_look_alike_differ() {
+        let lone = |key: KeyParts<'_>| {
+            let (hash, len) = key.hash();
+            key.to_key(hash, len)
+        };
+        let with_authority = |authority: &'static str, path: &'static str| KeyParts {
+            authority: Some(Cow::Borrowed(authority)),
+            path,
+            ..KeyParts::default()
+        };
+        let keys = [
+            lone(parts("/a", None)),
+            lone(parts("/a", Some(""))),
+            lone(parts("/a", Some("b"))),
+            lone(parts("/a?b", None)),
+            lone(parts("/b", None)),
+            lone(with_authority("a", "b/c")),
+            lone(with_authority("ab", "/c")),
+            lone(KeyParts {
+                scheme: Some("https"),
+                ..parts("/a", None)
+            }),
+            lone(KeyParts {
+                fingerprint: "f",
+                ..parts("/a", None)
+            }),
+            lone(KeyParts {
+                partition: Some("f".into()),
+                ..parts("/a", None)
+            }),
+            lone(KeyParts {
+                rewritten: Some(("/x", None)),
+                ..parts("/a", None)
+            }),
+            lone(KeyParts {
+                rewritten: Some(("/x", Some(""))),
+                ..parts("/a", None)
+            }),
+        ];
+        for (i, a) in keys.iter().enumerate() {
+            for b in &keys[i + 1..] {
+                assert_ne!(a.bytes, b.bytes);
+                assert_ne!(a.hash, b.hash);
+            }
+        }
+    }
+
+    #[test]
+    fn a_query_is_reduced_as_the_settings_say() {
+        let utm = Query::ignore(["utm_*", "fbclid"]);
+        let only = Query::only(["q", "page"]).sort();
+        let but = Query::ignore(["*"]).except(["a"]);
+        for (query, given, expected) in [
+            (&utm, "a=1&b=2", Some("a=1&b=2")),
+            (&utm, "utm_source=x&a=1&fbclid=9&utm_=", Some("a=1")),
+            (&utm, "utm_source=x", None),
+            (&utm, "", Some("")),
+            (&utm, "a=1&&b", Some("a=1&&b")),
+            (&only, "page=2&q=x&other=1&q=a", Some("page=2&q=x&q=a")),
+            (&only, "q=x&page=2", Some("page=2&q=x")),
+            (&only, "x=1", None),
+            (&but, "b=1&a=2&c", Some("a=2")),
+        ] {
+            assert_eq!(query.reduce(given).as_deref(), expected, "{given}");
+        }
+        assert!(matches!(utm.reduce("a=1"), Some(Cow::Borrowed("a=1"))));
+    }
+
+    #[test]
+    fn a_star_stands_for_any_number_of_characters() {
+        for (pattern, text, expected) in [
+            ("abc", "abc", true),
+            ("abc", "abcd", false),
+            ("", "", true),
+            ("*", "", true),
+            ("*", "anything", true),
+            ("a*", "a", true),
+            ("a*", "ba", false),
+            ("*a", "ba", true),
+            ("a*a", "a", false),
+            ("a*a", "aa", true),
+            ("a*b*c", "axxbyyc", true),
+            ("a*b*c", "axxcyyb", false),
+            ("**", "x", true),
+            ("a**b", "ab", true),
+        ] {
+            assert_eq!(glob(pattern, text), expected, "{pattern} on {text}");
+        }
+    }
+
+    #[test]
+    fn authorities_are_compared_without_case_and_default_port() {
+        for (scheme, given, expected) in [
+            (None, "Example.COM:80", "example.com:80"),
+            (Some("http"), "Example.COM:80", "example.com"),
+            (Some("http"), "example.com:443", "example.com:443"),
+            (Some("https"), "example.com:443", "example.com"),
+            (Some("https"), "[::1]:8443", "[::1]:8443"),
+        ] {
+            assert_eq!(normal_authority(scheme, given), expected);
+        }
+    }
+}

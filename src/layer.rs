@@ -1,0 +1,468 @@
+//! `ResponseCacheLayer`: every setting of a route, once.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use http::{HeaderName, request, response};
+use tower_layer::Layer;
+
+use crate::{
+    admission::{Cookies, Credentials},
+    cache::Cache,
+    headers::StatusHeaders,
+    key::Query,
+    policy::StoringSettings,
+    service::ResponseCache,
+    streaks::Streaks,
+};
+
+type RequestCondition = Arc<dyn Fn(&request::Parts) -> bool + Send + Sync>;
+type ResponseCondition = Arc<dyn Fn(&response::Parts) -> bool + Send + Sync>;
+type Partition = Arc<dyn Fn(&request::Parts) -> Option<String> + Send + Sync>;
+
+/// Numbers for layers and for closures, which cannot be compared.
+fn next_number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// A [`Layer`] that answers repeated requests from a [`Cache`].
+///
+/// Works on a router, on one route, around a whole axum `Router`, in a `ServiceBuilder`, and on any tower service
+/// that takes an [`http::Request`] and gives an [`http::Response`]. A clone is a template: change one option and use it for
+/// another route.
+///
+/// Without options: silent responses live 60 seconds, bodies up to 1 MiB are kept, everything that could
+/// be personal is passed through, and every answer says in `X-Cache` and `Cache-Status` what
+/// happened. The rules are in [`docs::rules`](crate::docs::rules).
+///
+/// Responses are shared between routes and layers only where the settings that decide over key and
+/// admission are the same; a lifetime or a limit does not matter for that.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use axum::{Router, routing::get};
+/// use tower_response_cache::{Cache, ResponseCacheLayer};
+///
+/// let cache = Cache::in_memory();
+/// let layer = ResponseCacheLayer::new(&cache);
+/// let app: Router = Router::new()
+///     .route("/", get(|| async { "home" }).layer(layer.clone()))
+///     .route("/report", get(|| async { "report" }).layer(layer.ttl(Duration::from_secs(300))));
+/// # let _ = app;
+/// ```
+#[derive(Clone)]
+#[must_use = "a layer does nothing until it is put on a service"]
+pub struct ResponseCacheLayer {
+    settings: Arc<Settings>,
+}
+
+/// What a layer was told.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(crate) cache: Cache,
+    /// Flights and marks are kept by layer and key; clones share them, a changed clone does not.
+    pub(crate) id: u64,
+    pub(crate) storing: StoringSettings,
+    pub(crate) query: Option<Query>,
+    pub(crate) ignore_host: bool,
+    pub(crate) bypass_when: Vec<RequestCondition>,
+    pub(crate) store_when: Vec<ResponseCondition>,
+    pub(crate) partition_by: Option<(String, Partition)>,
+    pub(crate) credentials: Credentials,
+    pub(crate) cookies: Cookies,
+    pub(crate) strip_fields: Vec<HeaderName>,
+    pub(crate) status_headers: StatusHeaders,
+    pub(crate) detach: bool,
+    pub(crate) fill_timeout: Duration,
+    pub(crate) wait_timeout: Duration,
+    /// One number for each closure; see [`Settings::fingerprint`].
+    closures: Vec<u64>,
+    /// What tells the key and admission settings from other layers'; empty for the defaults.
+    pub(crate) fingerprint: String,
+    pub(crate) streaks: Arc<Streaks>,
+}
+
+impl Settings {
+    fn fingerprint(&self) -> String {
+        let mut text = String::new();
+        let mut say = |name: &str, value: &dyn fmt::Debug, is_default: bool| {
+            use fmt::Write;
+            if !is_default {
+                let _ = write!(text, "{name}={value:?};");
+            }
+        };
+        say("q", &self.query, self.query.is_none());
+        say("h", &self.ignore_host, !self.ignore_host);
+        let credentials = &self.credentials;
+        say("c", credentials, *credentials == Credentials::default());
+        say("k", &self.cookies, !self.cookies.are_declared());
+        say("s", &self.strip_fields, self.strip_fields.is_empty());
+        let store_set_cookie = self.storing.store_set_cookie;
+        say("o", &store_set_cookie, !store_set_cookie);
+        let partition = self.partition_by.as_ref().map(|(name, _)| name);
+        say("p", &partition, partition.is_none());
+        say("f", &self.closures, self.closures.is_empty());
+        text
+    }
+}
+
+impl fmt::Debug for ResponseCacheLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.settings.fmt(f)
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseCacheLayer")
+            .field("storing", &self.storing)
+            .field("query", &self.query)
+            .field("ignore_host", &self.ignore_host)
+            .field("bypass_when", &self.bypass_when.len())
+            .field("store_when", &self.store_when.len())
+            .field(
+                "partition_by",
+                &self.partition_by.as_ref().map(|(name, _)| name),
+            )
+            .field("credentials", &self.credentials)
+            .field("cookies", &self.cookies)
+            .field("strip_fields", &self.strip_fields)
+            .field("status_headers", &self.status_headers)
+            .field("detach", &self.detach)
+            .field("fill_timeout", &self.fill_timeout)
+            .field("wait_timeout", &self.wait_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ResponseCacheLayer {
+    /// A layer with the defaults, on this cache (`Cache` or `&Cache`).
+    pub fn new(cache: impl Into<Cache>) -> Self {
+        Self {
+            settings: Arc::new(Settings {
+                cache: cache.into(),
+                id: next_number(),
+                storing: StoringSettings::default(),
+                query: None,
+                ignore_host: false,
+                bypass_when: Vec::new(),
+                store_when: Vec::new(),
+                partition_by: None,
+                credentials: Credentials::default(),
+                cookies: Cookies::default(),
+                strip_fields: Vec::new(),
+                status_headers: StatusHeaders::default(),
+                detach: true,
+                fill_timeout: Duration::from_secs(30),
+                wait_timeout: Duration::from_secs(5),
+                closures: Vec::new(),
+                fingerprint: String::new(),
+                streaks: Arc::default(),
+            }),
+        }
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        let settings = Arc::make_mut(&mut self.settings);
+        change(settings);
+        settings.storing.cookies_declared = settings.cookies.are_declared();
+        settings.id = next_number();
+        settings.fingerprint = settings.fingerprint();
+        settings.streaks = Arc::default();
+        self
+    }
+
+    /// How long a response is fresh that says nothing about it: no `max-age`, `s-maxage`,
+    /// `Expires`, `no-cache`.
+    ///
+    /// Default: 60 seconds. Zero: such responses are not stored. Applies to 200, 203, 204, 301 and 308.
+    pub fn ttl(self, ttl: Duration) -> Self {
+        self.with(|settings| settings.storing.ttl = ttl)
+    }
+
+    /// How long every storable response is fresh, whatever it says about it.
+    ///
+    /// Default: not set. Overrides `max-age`, `s-maxage` and `Expires` towards this cache; the client still sees the
+    /// fields as they are. Does not override `no-store`, `private`, `no-cache` or `Set-Cookie`.
+    pub fn force_ttl(self, ttl: Duration) -> Self {
+        self.with(|settings| settings.storing.force_ttl = Some(ttl))
+    }
+
+    /// How long a silent 404 or 410 is fresh.
+    ///
+    /// Default: not set, so that they are not stored.
+    pub fn negative_ttl(self, ttl: Duration) -> Self {
+        self.with(|settings| settings.storing.negative_ttl = Some(ttl))
+    }
+
+    /// The longest body that is stored, in bytes.
+    ///
+    /// Default: 1 MiB. A longer one is passed through untouched, with backpressure. A body that the memory tier has no room for is
+    /// not stored either: one entry takes at most 16 MiB, or 97 % of a smaller memory.
+    pub fn max_body_size(self, bytes: u64) -> Self {
+        self.with(|settings| settings.storing.max_body_size = bytes)
+    }
+
+    /// Which parameters of the query count; the handler sees the same reduced query.
+    ///
+    /// Default: all of them, in the order in which they come.
+    pub fn query(self, query: Query) -> Self {
+        self.with(|settings| settings.query = Some(query))
+    }
+
+    /// Leaves scheme and authority out of the key: one entry for all hosts.
+    ///
+    /// Default: hosts are told apart. Only for services that answer every host alike.
+    pub fn ignore_host(self) -> Self {
+        self.with(|settings| settings.ignore_host = true)
+    }
+
+    /// Passes a request straight to the inner service when `condition` holds. May be given several times: one is enough.
+    ///
+    /// ```
+    /// use tower_response_cache::{Cache, ResponseCacheLayer};
+    ///
+    /// let layer = ResponseCacheLayer::new(Cache::in_memory())
+    ///     .bypass_when(|head| head.uri.path().starts_with("/admin"));
+    /// # let _ = layer;
+    /// ```
+    pub fn bypass_when(
+        self,
+        condition: impl Fn(&request::Parts) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.with(|settings| {
+            settings.bypass_when.push(Arc::new(condition));
+            settings.closures.push(next_number());
+        })
+    }
+
+    /// Stores a response only when `condition` holds as well. May be given several times: all must hold.
+    ///
+    /// It only narrows: what the rules refuse stays refused.
+    ///
+    /// ```
+    /// use tower_response_cache::{Cache, ResponseCacheLayer};
+    ///
+    /// let layer = ResponseCacheLayer::new(Cache::in_memory())
+    ///     .store_when(|head| !head.headers.contains_key("x-debug"));
+    /// # let _ = layer;
+    /// ```
+    pub fn store_when(
+        self,
+        condition: impl Fn(&response::Parts) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.with(|settings| {
+            settings.store_when.push(Arc::new(condition));
+            settings.closures.push(next_number());
+        })
+    }
+
+    /// Gives each value of `partition` (a tenant, a user) entries of its own.
+    ///
+    /// This is how a signed-in API gets hits: the value becomes part of the key, and cookies and credentials
+    /// no longer keep a request from sharing. Take it from what authentication *outside*
+    /// of this layer has established, never from a field that a client may write. `None` passes the request on. Responses that say
+    /// `private` stay unstored. The `name` tells partitions with different meanings apart.
+    ///
+    /// ```
+    /// use tower_response_cache::{Cache, ResponseCacheLayer};
+    ///
+    /// #[derive(Clone)]
+    /// struct Tenant(String);
+    ///
+    /// let layer = ResponseCacheLayer::new(Cache::in_memory())
+    ///     .partition_by("tenant", |head| head.extensions.get::<Tenant>().map(|t| t.0.clone()));
+    /// # let _ = layer;
+    /// ```
+    pub fn partition_by(
+        self,
+        name: impl Into<String>,
+        partition: impl Fn(&request::Parts) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        self.with(|settings| {
+            settings.partition_by = Some((name.into(), Arc::new(partition)));
+            settings.closures.push(next_number());
+        })
+    }
+
+    /// Which request fields identify somebody.
+    pub fn credentials(self, credentials: Credentials) -> Self {
+        self.with(|settings| settings.credentials = credentials)
+    }
+
+    /// Cookies that no response depends on; a `*` stands for any number of characters.
+    ///
+    /// They are taken out of what the handler sees. A request whose cookies are all ignored, or named in
+    /// [`vary_on_cookie`](Self::vary_on_cookie), is shared; with any other cookie it is passed on. Default: none.
+    ///
+    /// ```
+    /// use tower_response_cache::{ANALYTICS_COOKIES, Cache, ResponseCacheLayer};
+    ///
+    /// let layer = ResponseCacheLayer::new(Cache::in_memory())
+    ///     .ignore_cookies(ANALYTICS_COOKIES)
+    ///     .vary_on_cookie("lang");
+    /// # let _ = layer;
+    /// ```
+    pub fn ignore_cookies<P: AsRef<str>>(self, patterns: impl IntoIterator<Item = P>) -> Self {
+        let patterns = patterns
+            .into_iter()
+            .map(|pattern| pattern.as_ref().to_owned());
+        self.with(|settings| settings.cookies.ignored.extend(patterns))
+    }
+
+    /// A cookie whose value is part of the key: each value has entries of its own.
+    ///
+    /// For cookies with few values (language, theme), never for a session.
+    pub fn vary_on_cookie(self, name: impl Into<String>) -> Self {
+        self.with(|settings| settings.cookies.varying.push(name.into()))
+    }
+
+    /// Stores responses that set a cookie, without the `Set-Cookie` field.
+    ///
+    /// Default: such responses are not stored and not handed to anyone else. The client whose request
+    /// filled the cache still gets its cookie. Only for routes whose *body* is the same for everybody.
+    pub fn store_without_set_cookie(self) -> Self {
+        self.with(|settings| settings.storing.store_set_cookie = true)
+    }
+
+    /// Response fields that are not stored, besides those that belong to one exchange anyway
+    /// (`x-request-id`, `traceparent`, `server-timing`, `ratelimit-*` and their like).
+    pub fn strip_fields(self, fields: impl IntoIterator<Item = HeaderName>) -> Self {
+        self.with(|settings| settings.strip_fields.extend(fields))
+    }
+
+    /// Which fields tell the client what the cache did. Default: `X-Cache` and `Cache-Status`.
+    pub fn status_headers(self, fields: StatusHeaders) -> Self {
+        self.with(|settings| settings.status_headers = fields)
+    }
+
+    /// Whether a fill goes on when the client that started it has left.
+    ///
+    /// Default: `true`, so that a disconnect never costs a second handler call. With `false` the handler is dropped as without
+    /// a cache, and one of those waiting starts again.
+    pub fn detach(self, detach: bool) -> Self {
+        self.with(|settings| settings.detach = detach)
+    }
+
+    /// How long a fill may take to be stored and shared.
+    ///
+    /// Default: 30 seconds. A longer one runs on for its client as without a cache; nobody waits for it, nothing is stored, and
+    /// without its client it is dropped.
+    pub fn fill_timeout(self, timeout: Duration) -> Self {
+        self.with(|settings| settings.fill_timeout = timeout)
+    }
+
+    /// How long a request waits for somebody else's fill before it calls the inner service itself.
+    ///
+    /// Default: 5 seconds.
+    pub fn wait_timeout(self, timeout: Duration) -> Self {
+        self.with(|settings| settings.wait_timeout = timeout)
+    }
+}
+
+/// Cookies of analytics and advertising scripts, which no handler reads; for
+/// [`ResponseCacheLayer::ignore_cookies`].
+pub const ANALYTICS_COOKIES: &[&str] = &[
+    "_ga",
+    "_ga_*",
+    "_gid",
+    "_gat",
+    "_gat_*",
+    "_gcl_*",
+    "_gac_*",
+    "__utm*",
+    "_fbp",
+    "_fbc",
+    "_pk_*",
+    "_hj*",
+    "_clck",
+    "_clsk",
+    "_uetsid",
+    "_uetvid",
+    "_tt_*",
+    "_ttp",
+    "_scid*",
+    "_pin_unauth",
+    "_rdt_uuid",
+    "ajs_*",
+    "amplitude_*",
+    "mp_*_mixpanel",
+    "_mkto_trk",
+    "__hssc",
+    "__hssrc",
+    "__hstc",
+    "hubspotutk",
+    "optimizelyEndUserId",
+    "_vwo_*",
+    "ph_*_posthog",
+];
+
+impl<S> Layer<S> for ResponseCacheLayer {
+    type Service = ResponseCache<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        ResponseCache::new(inner, self.settings.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_settings_of_key_and_admission_are_in_the_fingerprint() {
+        let cache = Cache::in_memory();
+        let layer = ResponseCacheLayer::new(&cache);
+        let print = |layer: &ResponseCacheLayer| layer.settings.fingerprint.clone();
+        assert_eq!(print(&layer), "");
+        let limits = layer
+            .clone()
+            .ttl(Duration::from_secs(1))
+            .force_ttl(Duration::from_secs(1))
+            .negative_ttl(Duration::from_secs(1))
+            .max_body_size(1)
+            .status_headers(StatusHeaders::None)
+            .detach(false);
+        assert_eq!(print(&limits), "");
+        let named = |name: &'static str| layer.clone().partition_by(name, |_| None);
+        let all = [
+            layer.clone(),
+            layer.clone().query(Query::ignore(["a"])),
+            layer.clone().query(Query::ignore(["b"])),
+            layer.clone().query(Query::only(["a"])),
+            layer.clone().ignore_host(),
+            layer.clone().bypass_when(|_| false),
+            layer.clone().bypass_when(|_| false),
+            layer.clone().store_when(|_| true),
+            named("a"),
+            named("a"),
+            named("b"),
+            layer.clone().ignore_cookies(["a"]),
+            layer.clone().vary_on_cookie("a"),
+            layer.clone().store_without_set_cookie(),
+            layer.clone().strip_fields([http::header::ETAG]),
+            layer
+                .clone()
+                .credentials(Credentials::default().add(http::header::FROM)),
+        ];
+        for (i, a) in all.iter().enumerate() {
+            for b in &all[i + 1..] {
+                assert_ne!(print(a), print(b));
+            }
+        }
+        let template = layer.bypass_when(|_| false);
+        assert_eq!(
+            print(&template.clone().ttl(Duration::ZERO)),
+            print(&template)
+        );
+    }
+}

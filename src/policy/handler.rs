@@ -1,0 +1,141 @@
+//! What a handler says to the cache: [`CachePolicy`].
+//!
+//! Only the words are here; who wins over whom is decided in `freshness.rs` and `storing.rs`.
+
+use std::time::Duration;
+
+/// What a handler wants the cache to do with its response, put into the response's extensions.
+///
+/// It speaks to this cache alone: no field that a client or a proxy sees is changed by it. It wins
+/// over the settings of the layer and over `s-maxage`, `max-age`, `no-cache` and `Expires`, but not
+/// over what forbids storing: `no-store`, `private`, `Set-Cookie`, `Vary: *`.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_response_cache::CachePolicy;
+///
+/// let mut response = http::Response::new("the news");
+/// response.extensions_mut().insert(CachePolicy::ttl(Duration::from_secs(5)));
+/// assert!(response.extensions().get::<CachePolicy>().is_some());
+/// assert!(response.headers().is_empty());
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[must_use = "a policy does nothing until it is in the extensions of a response"]
+pub struct CachePolicy {
+    ttl: Option<Duration>,
+    no_store: bool,
+    public: bool,
+}
+
+impl CachePolicy {
+    /// A policy that says nothing yet: the response is judged by its fields and by the layer.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_response_cache::CachePolicy;
+    ///
+    /// // As long as the layer says, and to everybody.
+    /// let policy = CachePolicy::new().public();
+    /// assert_ne!(policy, CachePolicy::new());
+    /// ```
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The response is fresh for this long; zero means that it is not stored.
+    ///
+    /// Lifetimes above 2^31 seconds (68 years) count as that.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_response_cache::CachePolicy;
+    ///
+    /// let five = CachePolicy::ttl(Duration::from_secs(5));
+    /// assert_ne!(five, CachePolicy::ttl(Duration::from_secs(6)));
+    /// ```
+    pub fn ttl(ttl: Duration) -> Self {
+        Self {
+            ttl: Some(ttl),
+            ..Self::default()
+        }
+    }
+
+    /// The response is not stored.
+    ///
+    /// Clients and proxies do not learn of it; `Cache-Control: no-store` tells them too.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_response_cache::CachePolicy;
+    ///
+    /// assert_ne!(CachePolicy::no_store(), CachePolicy::new());
+    /// ```
+    pub fn no_store() -> Self {
+        Self {
+            no_store: true,
+            ..Self::default()
+        }
+    }
+
+    /// The response is the same for everybody, whatever cookies or credentials came with the request.
+    ///
+    /// Without it (and without `public` or `s-maxage` in the response), what was made for a request
+    /// with a cookie or a credential is not stored.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_response_cache::CachePolicy;
+    ///
+    /// let shared = CachePolicy::ttl(Duration::from_secs(60)).public();
+    /// assert_ne!(shared, CachePolicy::ttl(Duration::from_secs(60)));
+    /// ```
+    pub fn public(mut self) -> Self {
+        self.public = true;
+        self
+    }
+
+    pub(crate) fn ttl_value(&self) -> Option<Duration> {
+        self.ttl
+    }
+
+    pub(crate) fn is_no_store(&self) -> bool {
+        self.no_store
+    }
+
+    pub(crate) fn is_public(&self) -> bool {
+        self.public
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_says_only_what_it_was_told() {
+        let minute = Duration::from_secs(60);
+        #[rustfmt::skip]
+        let rows = [
+            ("nothing", CachePolicy::new(), None, false, false),
+            ("the default is nothing", CachePolicy::default(), None, false, false),
+            ("a ttl", CachePolicy::ttl(minute), Some(minute), false, false),
+            ("a ttl of zero", CachePolicy::ttl(Duration::ZERO), Some(Duration::ZERO), false, false),
+            ("no-store", CachePolicy::no_store(), None, true, false),
+            ("public alone", CachePolicy::new().public(), None, false, true),
+            ("a public ttl", CachePolicy::ttl(minute).public(), Some(minute), false, true),
+        ];
+        for (sentence, policy, ttl, no_store, public) in rows {
+            assert_eq!(policy.ttl_value(), ttl, "{sentence}");
+            assert_eq!(policy.is_no_store(), no_store, "{sentence}");
+            assert_eq!(policy.is_public(), public, "{sentence}");
+        }
+    }
+}

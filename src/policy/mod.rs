@@ -1,0 +1,67 @@
+//! The caching rules: pure functions of heads and times.
+//!
+//! Nothing here is async, reads a clock or touches a store; `now` is an argument. The names of
+//! sections are those of [RFC 9111](https://www.rfc-editor.org/rfc/rfc9111). These rules hold:
+//!
+//! **Who wins**
+//! - `no-store`, `private` and `Set-Cookie` win over every setting and over the handler.
+//! - Then [`CachePolicy`] of the handler, `force_ttl` of the layer, `s-maxage`, `max-age`,
+//!   `Expires`, and the layer's `ttl`, in this order (§4.2.1).
+//! - A handler's ttl wins over `no-cache`, too; `force_ttl` does not.
+//! - Silent is a response without max-age, s-maxage, Expires, no-cache, no-store, private and
+//!   Set-Cookie; `public` or `must-revalidate` alone is silent.
+//!
+//! **`Cache-Control`** (`directives.rs`)
+//! - All lines are one list; names have no case; quoted strings hide commas (§5.2).
+//! - Of duplicates the smaller time counts; a time that cannot be read is 0 (§4.2.1).
+//! - `private="f"` and `no-cache="f"` count as unqualified (§5.2.2.4, §5.2.2.7).
+//! - A member that is no directive may forbid, but not allow; an unterminated quoted string forbids
+//!   storing.
+//!
+//! **What may be stored** (`storing.rs`)
+//! - `no-store` and `private`: never (§5.2.2.5, §5.2.2.7).
+//! - `Set-Cookie`: never, unless the route opted in; then as if the field were not there.
+//! - Silent: 200, 203, 204, 301, 308 for `ttl`; 404 and 410 for `negative_ttl`; zero is never.
+//! - Explicit: any 2xx but 206, 300-308 but 304, 404, 410.
+//! - Other statuses: never. 206 and 304 are no full responses (§3.3, §4.3.4); 1xx are not final (§3).
+//! - 5xx: only to those who wait already, if nothing but the status forbids storing.
+//! - Event streams, gRPC, `multipart/x-mixed-replace`, 101, announced trailers: never.
+//! - An answer to a personal request: only if it is explicitly shareable: `public`, `s-maxage` above
+//!   0, `CachePolicy::public()`; where `Authorization` is all, `must-revalidate` (§3.5).
+//! - `CachePolicy::no_store()`: never.
+//! - `no-cache`: not without validation (§5.2.2.4).
+//! - A declared length above `max_body_size`, or several that differ: never.
+//! - More than 128 fields, or 64 KiB of them: never.
+//!
+//! **Freshness** (`freshness.rs`)
+//! - `Expires` counts from `Date`, else from now; invalid or contradictory, it is past (§5.3).
+//! - Age at arrival: `Age`, `Date` and the time that the answer took (§4.2.3).
+//! - A response that is not younger than its lifetime is not stored (§4.2).
+//! - No lifetime and no age is above 2^31 seconds (§1.2.2).
+//!
+//! **Variants** (`vary.rs`, `nominated.rs`)
+//! - `Vary` is one list over all lines, without case; `*` in any syntax: not stored (§4.1).
+//! - `Cookie` undeclared, `Authorization` and credentials, not partitioned: not stored.
+//! - A specific `Access-Control-Allow-Origin` counts as `Vary: Origin`; with
+//!   `Access-Control-Allow-Credentials: true` and without `Vary: Origin`: not stored.
+//! - `Content-Encoding` counts as `Vary: Accept-Encoding`.
+//! - Silent with `Content-Language` counts as `Vary: Accept-Language`.
+//! - Silent with a nonce in a content security policy: not stored.
+//! - Values are compared without spaces around commas; Accept, Accept-Charset, Accept-Encoding and
+//!   Accept-Language without case; Accept-Encoding and Accept-Language by what they mean.
+//! - An absent field differs from an empty one.
+
+mod directives;
+mod freshness;
+mod handler;
+mod nominated;
+mod storing;
+mod syntax;
+#[cfg(test)]
+mod testing;
+mod vary;
+
+pub(crate) use directives::RequestDirectives;
+pub use handler::CachePolicy;
+pub(crate) use storing::{Decision, Plan, RequestFacts, StoringSettings, decide, declared_length};
+pub(crate) use vary::VaryRule;

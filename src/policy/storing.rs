@@ -1,0 +1,345 @@
+//! Whether a response may be stored, judged by its head
+//! ([RFC 9111, section 3](https://www.rfc-editor.org/rfc/rfc9111#section-3)).
+//!
+//! [`decide`] asks one rule after the other, the strongest first; a response that passes all of
+//! them is stored. What only the body tells (its length, its end) is watched by who reads it.
+
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
+
+use http::{
+    HeaderMap, StatusCode,
+    header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, SET_COOKIE, TRAILER},
+};
+
+use super::{
+    directives::ResponseDirectives,
+    freshness::{self, Freshness},
+    handler::CachePolicy,
+    syntax::{cut, decimal, members, trim},
+    vary::{self, VaryRule},
+};
+use crate::status::Reason;
+
+/// The most field lines that a stored head may have.
+const MAX_HEAD_FIELDS: usize = 128;
+/// The most bytes that the names and values of a stored head may have.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
+
+/// What a layer was told about storing.
+#[derive(Debug, Clone)]
+pub(crate) struct StoringSettings {
+    /// For responses that say nothing about freshness; zero: they are not stored.
+    pub(crate) ttl: Duration,
+    /// In place of what the response says; only handlers win over it.
+    pub(crate) force_ttl: Option<Duration>,
+    /// For 404 and 410 that say nothing about freshness.
+    pub(crate) negative_ttl: Option<Duration>,
+    /// The longest body that is stored, in bytes.
+    pub(crate) max_body_size: u64,
+    /// Responses with `Set-Cookie` are stored, without that field.
+    pub(crate) store_set_cookie: bool,
+    /// The route said which cookies it varies on, so `Vary: Cookie` is understood.
+    pub(crate) cookies_declared: bool,
+}
+
+impl Default for StoringSettings {
+    fn default() -> Self {
+        Self {
+            ttl: Duration::from_secs(60),
+            force_ttl: None,
+            negative_ttl: None,
+            max_body_size: 1024 * 1024,
+            store_set_cookie: false,
+            cookies_declared: false,
+        }
+    }
+}
+
+/// What is known of the request that a response answers.
+pub(crate) struct RequestFacts<'a> {
+    /// The fields as the client sent them.
+    pub(crate) headers: &'a HeaderMap,
+    /// The request carries `Authorization`.
+    pub(crate) authorization: bool,
+    /// Why the request is somebody's own, unless `partition_by` lifted that.
+    pub(crate) personal: Option<Reason>,
+    /// The key has a part from `partition_by`.
+    pub(crate) partitioned: bool,
+    /// Whether a field name, in lower case, is one that identifies somebody.
+    pub(crate) is_credential: &'a dyn Fn(&str) -> bool,
+}
+
+impl fmt::Debug for RequestFacts<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without the fields: they are what must not stand in a log.
+        f.debug_struct("RequestFacts")
+            .field("authorization", &self.authorization)
+            .field("personal", &self.personal)
+            .field("partitioned", &self.partitioned)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What becomes of a response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// It is stored, and answers whoever the plan lets.
+    Store(Box<Plan>),
+    /// A failure of the server: it may answer those who wait for it already, and is never stored.
+    ShareOnly(Box<Plan>),
+    /// It answers its own request alone.
+    Refuse(Reason),
+}
+
+/// How a response is stored or shared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub(crate) freshness: Freshness,
+    /// It said itself that it is for everybody: `public`, `s-maxage`, or its handler's `public()`.
+    pub(crate) shareable: bool,
+    /// Likewise, for requests whose only credential is `Authorization` (§3.5: `must-revalidate`).
+    pub(crate) shareable_with_authorization: bool,
+    pub(crate) vary: VaryRule,
+    /// How old it was when it came.
+    pub(crate) initial_age: Duration,
+    pub(crate) directives: ResponseDirectives,
+}
+
+/// Judges the head of a response that came at `response_time`, to a request of `request_time`.
+///
+/// All fields count, those that `Connection` lists as well: what is dropped on the way was still
+/// said.
+pub(crate) fn decide(
+    settings: &StoringSettings,
+    request: &RequestFacts<'_>,
+    status: StatusCode,
+    headers: &HeaderMap,
+    policy: Option<&CachePolicy>,
+    request_time: SystemTime,
+    response_time: SystemTime,
+) -> Decision {
+    let response = Response {
+        settings,
+        request,
+        status,
+        headers,
+        policy,
+        directives: ResponseDirectives::parse(headers),
+        initial_age: freshness::corrected_initial_age(headers, request_time, response_time),
+    };
+    if status.is_server_error() {
+        return match response.shared_failure() {
+            Ok(plan) => Decision::ShareOnly(Box::new(plan)),
+            // Never stored anyway; what else was wrong with it is not worth a word.
+            Err(_) => Decision::Refuse(Reason::Status),
+        };
+    }
+    match response.stored(response_time) {
+        Ok(plan) => Decision::Store(Box::new(plan)),
+        Err(reason) => Decision::Refuse(reason),
+    }
+}
+
+/// A response under judgement.
+struct Response<'a> {
+    settings: &'a StoringSettings,
+    request: &'a RequestFacts<'a>,
+    status: StatusCode,
+    headers: &'a HeaderMap,
+    policy: Option<&'a CachePolicy>,
+    directives: ResponseDirectives,
+    initial_age: Duration,
+}
+
+impl Response<'_> {
+    fn stored(&self, now: SystemTime) -> Result<Plan, Reason> {
+        self.may_ever_be_stored(self.settings.store_set_cookie)?;
+        self.has_a_status_that_is_stored()?;
+        self.has_an_end()?;
+        let vary = self.vary()?;
+        let plan = self.plan(vary);
+        self.may_be_shared(&plan)?;
+        self.is_wanted_by_its_handler()?;
+        let freshness = freshness::lifetime(
+            self.settings,
+            self.policy,
+            &self.directives,
+            self.status,
+            self.headers,
+            now,
+        )?;
+        // §4.2: fresh as long as the lifetime is greater than the age.
+        if self.initial_age >= freshness.lifetime {
+            return Err(Reason::Stale);
+        }
+        self.fits()?;
+        Ok(Plan { freshness, ..plan })
+    }
+
+    /// A 5xx may answer those who wait for it, where it could be stored but for its status.
+    fn shared_failure(&self) -> Result<Plan, Reason> {
+        // Stripping a cookie is for what is stored; here the field would be handed to others.
+        self.may_ever_be_stored(false)?;
+        self.has_an_end()?;
+        let vary = self.vary()?;
+        // A failure is nobody's promise that it is the same for all: no `public` helps.
+        if self.request.personal.is_some() {
+            return Err(Reason::NotShareable);
+        }
+        self.is_wanted_by_its_handler()?;
+        self.fits()?;
+        Ok(self.plan(vary))
+    }
+
+    fn may_ever_be_stored(&self, set_cookie_allowed: bool) -> Result<(), Reason> {
+        // §5.2.2.5
+        if self.directives.no_store {
+            return Err(Reason::NoStore);
+        }
+        // §5.2.2.7
+        if self.directives.private {
+            return Err(Reason::Private);
+        }
+        // §7.3: a cookie is for one client; "Connection: Set-Cookie" hides it from nobody.
+        if self.headers.contains_key(SET_COOKIE) && !set_cookie_allowed {
+            return Err(Reason::SetCookie);
+        }
+        Ok(())
+    }
+
+    fn has_a_status_that_is_stored(&self) -> Result<(), Reason> {
+        match self.status.as_u16() {
+            // RFC 9110, section 15.2.2: the connection becomes something else.
+            101 => Err(Reason::Stream),
+            // §3.3: never as a full response. §4.3.4: only freshens.
+            206 | 304 => Err(Reason::Status),
+            // §3: these when their freshness is explicit, some of them when it is not.
+            200..=299 | 300..=308 | 404 | 410 => Ok(()),
+            // §3: only final status codes; and no client's 400 becomes everybody's page.
+            _ => Err(Reason::Status),
+        }
+    }
+
+    /// Streams are passed on at once: whoever waited for their end would wait in vain.
+    fn has_an_end(&self) -> Result<(), Reason> {
+        for line in self.headers.get_all(CONTENT_TYPE) {
+            if line.as_bytes().split(|&byte| byte == b',').any(is_stream) {
+                return Err(Reason::Stream);
+            }
+        }
+        // RFC 9110, section 6.6.2: what comes after the body cannot be stored with the head.
+        if self.headers.contains_key(TRAILER) {
+            return Err(Reason::Trailers);
+        }
+        Ok(())
+    }
+
+    /// §4.1, and what goes unsaid.
+    fn vary(&self) -> Result<VaryRule, Reason> {
+        let silent = freshness::is_silent(&self.directives, self.headers);
+        vary::rule(self.request, self.settings, self.headers, silent)
+    }
+
+    /// §3.5 for `Authorization`, and by analogy for whatever else identifies somebody.
+    fn may_be_shared(&self, plan: &Plan) -> Result<(), Reason> {
+        let enough = match self.request.personal {
+            None => true,
+            Some(Reason::Authorization) if self.authorization_is_all() => {
+                plan.shareable_with_authorization
+            }
+            Some(_) => plan.shareable,
+        };
+        if enough {
+            Ok(())
+        } else {
+            Err(Reason::NotShareable)
+        }
+    }
+
+    /// Whether nothing but `Authorization` identifies the client.
+    fn authorization_is_all(&self) -> bool {
+        self.request.authorization
+            && self.request.headers.keys().all(|name| {
+                name == AUTHORIZATION
+                    || (name != COOKIE && !(self.request.is_credential)(name.as_str()))
+            })
+    }
+
+    fn is_wanted_by_its_handler(&self) -> Result<(), Reason> {
+        if self.policy.is_some_and(CachePolicy::is_no_store) {
+            return Err(Reason::Policy);
+        }
+        Ok(())
+    }
+
+    fn fits(&self) -> Result<(), Reason> {
+        if declared_length(self.headers)?.is_some_and(|bytes| bytes > self.settings.max_body_size) {
+            return Err(Reason::BodyTooLarge);
+        }
+        let bytes: usize = self
+            .headers
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len())
+            .sum();
+        if self.headers.len() > MAX_HEAD_FIELDS || bytes > MAX_HEAD_BYTES {
+            return Err(Reason::HeadTooLarge);
+        }
+        Ok(())
+    }
+
+    /// Everything but the freshness, which is asked for last.
+    fn plan(&self, vary: VaryRule) -> Plan {
+        // §5.2.2.9 and §5.2.2.10. An s-maxage of 0 (or none that can be read) invites nobody.
+        let shareable = self.directives.public
+            || self.directives.s_maxage.is_some_and(|seconds| seconds > 0)
+            || self.policy.is_some_and(CachePolicy::is_public);
+        Plan {
+            freshness: Freshness {
+                lifetime: Duration::ZERO,
+                explicit: false,
+            },
+            shareable,
+            // §3.5: must-revalidate, public, s-maxage.
+            shareable_with_authorization: shareable || self.directives.must_revalidate,
+            vary,
+            initial_age: self.initial_age,
+            directives: self.directives,
+        }
+    }
+}
+
+/// The length of the body, where the response declares one.
+///
+/// # Errors
+///
+/// [`Reason::BodyLength`] if it is no number, or several that differ (RFC 9110, section 8.6).
+pub(crate) fn declared_length(headers: &HeaderMap) -> Result<Option<u64>, Reason> {
+    let mut declared = None;
+    for line in headers.get_all(CONTENT_LENGTH) {
+        for member in members(line.as_bytes()) {
+            let length = member.ok().and_then(decimal).ok_or(Reason::BodyLength)?;
+            if *declared.get_or_insert(length) != length {
+                return Err(Reason::BodyLength);
+            }
+        }
+    }
+    Ok(declared)
+}
+
+fn is_stream(media_type: &[u8]) -> bool {
+    let essence = trim(cut(media_type, b';').0);
+    let starts_with = |prefix: &[u8]| {
+        essence
+            .get(..prefix.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    };
+    essence.eq_ignore_ascii_case(b"text/event-stream")
+        || essence.eq_ignore_ascii_case(b"multipart/x-mixed-replace")
+        || starts_with(b"application/grpc")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,330 @@
+//! Counters, by the words of `status.rs`.
+
+use std::{
+    array, fmt,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use crate::status::Reason;
+
+const REASONS: usize = Reason::ALL.len();
+
+/// One counter, alone on its cache line: the ones raised on every request must not fight.
+#[derive(Default)]
+#[repr(align(64))]
+struct Line(AtomicU64);
+
+/// What a cache counts.
+pub(crate) struct Counters {
+    hits: Line,
+    misses: Line,
+    collapsed: AtomicU64,
+    fills: AtomicU64,
+    stored: AtomicU64,
+    failed_fills: AtomicU64,
+    bypasses: [AtomicU64; REASONS],
+    refusals: [AtomicU64; REASONS],
+    store_errors: AtomicU64,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            hits: Line::default(),
+            misses: Line::default(),
+            collapsed: AtomicU64::default(),
+            fills: AtomicU64::default(),
+            stored: AtomicU64::default(),
+            failed_fills: AtomicU64::default(),
+            bypasses: array::from_fn(|_| AtomicU64::default()),
+            refusals: array::from_fn(|_| AtomicU64::default()),
+            store_errors: AtomicU64::default(),
+        }
+    }
+}
+
+fn raise(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+impl Counters {
+    #[inline]
+    pub(crate) fn hit(&self) {
+        raise(&self.hits.0);
+    }
+    pub(crate) fn miss(&self) {
+        raise(&self.misses.0);
+    }
+    pub(crate) fn collapsed(&self) {
+        raise(&self.collapsed);
+    }
+    pub(crate) fn fill(&self) {
+        raise(&self.fills);
+    }
+    pub(crate) fn stored(&self) {
+        raise(&self.stored);
+    }
+    pub(crate) fn failed_fill(&self) {
+        raise(&self.failed_fills);
+    }
+    pub(crate) fn store_error(&self) {
+        raise(&self.store_errors);
+    }
+    #[inline]
+    pub(crate) fn bypass(&self, reason: Reason) {
+        raise(&self.bypasses[reason as usize]);
+    }
+    pub(crate) fn refusal(&self, reason: Reason) {
+        raise(&self.refusals[reason as usize]);
+    }
+
+    pub(crate) fn read(&self, gauges: Gauges) -> Stats {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Stats {
+            hits: load(&self.hits.0),
+            misses: load(&self.misses.0),
+            collapsed: load(&self.collapsed),
+            fills: load(&self.fills),
+            stored: load(&self.stored),
+            failed_fills: load(&self.failed_fills),
+            store_errors: load(&self.store_errors),
+            bypasses: array::from_fn(|i| load(&self.bypasses[i])),
+            refusals: array::from_fn(|i| load(&self.refusals[i])),
+            gauges,
+        }
+    }
+}
+
+/// What is counted elsewhere and read when asked.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Gauges {
+    pub(crate) bytes: u64,
+    pub(crate) capacity: u64,
+    pub(crate) entries: u64,
+    pub(crate) flights: u64,
+    pub(crate) buffered: u64,
+    pub(crate) evictions: u64,
+    pub(crate) expirations: u64,
+}
+
+/// What a cache has done since it was made, and what it holds.
+///
+/// A snapshot: counters only grow, gauges ([`bytes`](Self::bytes), [`entries`](Self::entries),
+/// [`flights`](Self::flights), [`buffered_bytes`](Self::buffered_bytes)) go up and down. `Display` writes one
+/// line for a log.
+///
+/// # Examples
+///
+/// ```
+/// use tower_response_cache::{Cache, Reason};
+///
+/// let stats = Cache::in_memory().stats();
+/// assert_eq!(stats.hits(), 0);
+/// assert_eq!(stats.bypasses(Reason::Cookie), 0);
+/// assert_eq!(stats.hit_ratio(), 0.0);
+/// ```
+#[derive(Clone)]
+pub struct Stats {
+    hits: u64,
+    misses: u64,
+    collapsed: u64,
+    fills: u64,
+    stored: u64,
+    failed_fills: u64,
+    store_errors: u64,
+    bypasses: [u64; REASONS],
+    refusals: [u64; REASONS],
+    gauges: Gauges,
+}
+
+impl Stats {
+    /// Requests answered from the store, fresh.
+    #[must_use]
+    pub fn hits(&self) -> u64 {
+        self.hits
+    }
+
+    /// Requests answered from the store although stale. Always 0 in this version.
+    #[must_use]
+    pub fn stale(&self) -> u64 {
+        0
+    }
+
+    /// Requests that were looked up and then waited for the inner service, be it for a call of
+    /// their own or for somebody else's.
+    #[must_use]
+    pub fn misses(&self) -> u64 {
+        self.misses
+    }
+
+    /// Those of the [`misses`](Self::misses) that were answered by somebody else's call.
+    #[must_use]
+    pub fn collapsed(&self) -> u64 {
+        self.collapsed
+    }
+
+    /// Calls of the inner service that could have filled the store.
+    #[must_use]
+    pub fn fills(&self) -> u64 {
+        self.fills
+    }
+
+    /// Responses that were stored.
+    #[must_use]
+    pub fn stored(&self) -> u64 {
+        self.stored
+    }
+
+    /// Fills that ended with an error of the inner service, a panic, or because nobody polled them.
+    #[must_use]
+    pub fn failed_fills(&self) -> u64 {
+        self.failed_fills
+    }
+
+    /// Requests that were not looked up for this reason, or were and then passed on for it.
+    #[must_use]
+    pub fn bypasses(&self, reason: Reason) -> u64 {
+        self.bypasses[reason as usize]
+    }
+
+    /// Responses that were not stored for this reason.
+    #[must_use]
+    pub fn refusals(&self, reason: Reason) -> u64 {
+        self.refusals[reason as usize]
+    }
+
+    /// Bytes that the memory tier holds: keys, heads, bodies and overhead.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.gauges.bytes
+    }
+
+    /// The bound of [`bytes`](Self::bytes).
+    #[must_use]
+    pub fn capacity(&self) -> u64 {
+        self.gauges.capacity
+    }
+
+    /// Entries that the memory tier holds: variants count one by one, and a key that has variants
+    /// counts once more for their list.
+    #[must_use]
+    pub fn entries(&self) -> u64 {
+        self.gauges.entries
+    }
+
+    /// Fills under way that others may join.
+    #[must_use]
+    pub fn flights(&self) -> u64 {
+        self.gauges.flights
+    }
+
+    /// Bytes of bodies that are being read and are not stored yet.
+    #[must_use]
+    pub fn buffered_bytes(&self) -> u64 {
+        self.gauges.buffered
+    }
+
+    /// Entries removed for lack of room.
+    #[must_use]
+    pub fn evictions(&self) -> u64 {
+        self.gauges.evictions
+    }
+
+    /// Entries removed because nothing could be done with them any more.
+    #[must_use]
+    pub fn expirations(&self) -> u64 {
+        self.gauges.expirations
+    }
+
+    /// Failures of the remote store; each was a miss.
+    #[must_use]
+    pub fn store_errors(&self) -> u64 {
+        self.store_errors
+    }
+
+    /// Hits as a part of hits and misses, between 0 and 1; 0 where there were none of both. Bypasses do not count.
+    #[must_use]
+    pub fn hit_ratio(&self) -> f64 {
+        let all = self.hits + self.misses;
+        if all == 0 {
+            0.0
+        } else {
+            self.hits as f64 / all as f64
+        }
+    }
+}
+
+fn by_reason(counts: &[u64; REASONS]) -> impl Iterator<Item = (Reason, u64)> {
+    Reason::ALL
+        .iter()
+        .map(|reason| (*reason, counts[*reason as usize]))
+        .filter(|(_, count)| *count > 0)
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Gauges {
+            bytes,
+            capacity,
+            entries,
+            flights,
+            buffered,
+            evictions,
+            expirations,
+        } = self.gauges;
+        write!(
+            f,
+            "hits={} misses={} collapsed={} fills={} stored={} failed={} store_errors={} \
+             bytes={bytes}/{capacity} entries={entries} flights={flights} buffered={buffered} \
+             evictions={evictions} expirations={expirations}",
+            self.hits,
+            self.misses,
+            self.collapsed,
+            self.fills,
+            self.stored,
+            self.failed_fills,
+            self.store_errors,
+        )?;
+        for (reason, count) in by_reason(&self.bypasses) {
+            write!(f, " bypass.{reason}={count}")?;
+        }
+        for (reason, count) in by_reason(&self.refusals) {
+            write!(f, " refused.{reason}={count}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Stats({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_counted_is_what_is_read() {
+        let counters = Counters::default();
+        counters.hit();
+        counters.hit();
+        counters.miss();
+        counters.bypass(Reason::Cookie);
+        counters.refusal(Reason::SetCookie);
+        counters.refusal(Reason::SetCookie);
+        let stats = counters.read(Gauges::default());
+        assert_eq!((stats.hits(), stats.misses()), (2, 1));
+        assert_eq!(stats.bypasses(Reason::Cookie), 1);
+        assert_eq!(stats.bypasses(Reason::SetCookie), 0);
+        assert_eq!(stats.refusals(Reason::SetCookie), 2);
+        assert!((stats.hit_ratio() - 2.0 / 3.0).abs() < 1e-9);
+        let line = stats.to_string();
+        assert!(line.contains("hits=2 misses=1"), "{line}");
+        assert!(
+            line.contains("bypass.cookie=1 refused.set-cookie=2"),
+            "{line}"
+        );
+    }
+}

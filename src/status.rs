@@ -1,0 +1,227 @@
+//! What happened to a request, in the words of [RFC 9211][rfc], and why.
+//!
+//! The names here are the ones seen in `Cache-Status`, in the counters of
+//! [`Cache::stats`](crate::Cache::stats) and in log lines, so that one word found in one
+//! place can be searched for in the others. Writing them into fields is the work of `headers.rs`.
+//!
+//! [rfc]: https://www.rfc-editor.org/rfc/rfc9211
+
+use std::fmt;
+
+/// Why a request went to the inner service: the `fwd` parameter of `Cache-Status`
+/// ([RFC 9211, section 2.2](https://www.rfc-editor.org/rfc/rfc9211#section-2.2)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Forward {
+    /// The cache was configured not to handle this request.
+    Bypass,
+    /// The method is not one that is answered from the store.
+    Method,
+    /// Nothing is stored for this URI.
+    UriMiss,
+    /// Responses are stored for this URI, but none for these request fields (`Vary`).
+    VaryMiss,
+    /// Nothing usable is stored, for a reason that is not told apart further.
+    Miss,
+    /// The request demanded it (`Cache-Control: no-cache`).
+    Request,
+    /// A stored response was found, but it is stale or was invalidated.
+    Stale,
+    /// A stored response was found, but it holds only part of what was asked for.
+    Partial,
+}
+
+impl Forward {
+    /// The token that stands in `Cache-Status`.
+    ///
+    /// ```
+    /// use tower_response_cache::Forward;
+    ///
+    /// assert_eq!(Forward::UriMiss.as_str(), "uri-miss");
+    /// ```
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bypass => "bypass",
+            Self::Method => "method",
+            Self::UriMiss => "uri-miss",
+            Self::VaryMiss => "vary-miss",
+            Self::Miss => "miss",
+            Self::Request => "request",
+            Self::Stale => "stale",
+            Self::Partial => "partial",
+        }
+    }
+}
+
+impl fmt::Display for Forward {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident = $token:literal,)+) => {
+        /// Why a request was not looked up, or why a response was not stored.
+        ///
+        /// The same word stands in `Cache-Status; detail=…`, in [`Stats`](crate::Stats) and in
+        /// warnings.
+        ///
+        /// ```
+        /// use tower_response_cache::Reason;
+        ///
+        /// assert_eq!(Reason::SetCookie.as_str(), "set-cookie");
+        /// assert_eq!(Reason::SetCookie.to_string(), "set-cookie");
+        /// ```
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Reason {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl Reason {
+            /// Every reason there is, in the order of their declaration.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// The token that stands in `Cache-Status; detail=…`.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $token,)+ }
+            }
+
+            /// What a bypass with this reason says in `Cache-Status`.
+            pub(crate) const fn bypass_status(self) -> &'static str {
+                match self {
+                    $(Self::$name => concat!("tower-response-cache; fwd=bypass; detail=", $token),)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    // ---- of the request ----
+    /// The cache is switched off ([`Cache::disabled`](crate::Cache::disabled)).
+    Disabled = "disabled",
+    /// A `bypass_when` of the layer said so.
+    BypassWhen = "bypass-when",
+    /// The request carries `Cache-Control: no-store` (RFC 9111, 5.2.1.5).
+    RequestNoStore = "request-no-store",
+    /// A GET or HEAD with a body.
+    RequestBody = "request-body",
+    /// The request asks for another protocol (`Upgrade`, or HTTP/2 extended CONNECT).
+    Upgrade = "upgrade",
+    /// The request carries cookies that the layer was told nothing about.
+    Cookie = "cookie",
+    /// The request carries `Authorization` (RFC 9111, 3.5).
+    Authorization = "authorization",
+    /// The request carries another field that identifies somebody.
+    Credential = "credential",
+    /// The `partition_by` of the layer returned `None`.
+    Partition = "partition",
+    /// Two authorities are named: several `Host` fields, or one that contradicts the URI.
+    HostConflict = "host-conflict",
+    /// The cache key would be longer than 8 KiB.
+    KeyTooLong = "key-too-long",
+    /// The inner service answered by a layer of the same cache, which decides.
+    InnerLayer = "inner-layer",
+    /// A request with `Range` found nothing complete and was passed on as it came.
+    Range = "range",
+    /// A conditional request found nothing fresh and was passed on as it came.
+    Conditional = "conditional",
+    /// A HEAD found neither a stored GET nor one under way, and was passed on as it came.
+    Head = "head",
+    /// `only-if-cached` found nothing fresh (504, RFC 9111, 5.2.1.7).
+    OnlyIfCached = "only-if-cached",
+
+    // ---- of waiting for somebody else's fill ----
+    /// Waited for another request's fill as long as is allowed, then went alone.
+    WaitTimeout = "wait-timeout",
+    /// As many as are allowed were waiting already.
+    TooManyWaiting = "too-many-waiting",
+    /// Fills of this key failed in a row, or it is known not to be storable.
+    NotCollapsed = "not-collapsed",
+
+    // ---- of the response ----
+    /// The status is not one that is stored.
+    Status = "status",
+    /// The response carries `no-store` (RFC 9111, 5.2.2.5).
+    NoStore = "no-store",
+    /// The response carries `private` (RFC 9111, 5.2.2.7).
+    Private = "private",
+    /// The response carries `no-cache`: it must not be used without validation (RFC 9111, 5.2.2.4).
+    NoCache = "no-cache",
+    /// The response sets a cookie.
+    SetCookie = "set-cookie",
+    /// `Vary: *` (RFC 9111, 4.1).
+    VaryAny = "vary-any",
+    /// `Vary` names `Cookie` or a credential, and the layer was told nothing about it.
+    VaryCredential = "vary-credential",
+    /// The request was personal, and the response does not say that it may be shared.
+    NotShareable = "not-shareable",
+    /// The response says nothing about freshness, and the layer gives it none.
+    Silent = "silent",
+    /// The response is stale as it comes: `max-age=0`, an `Expires` in the past, an `Age` too high.
+    Stale = "stale",
+    /// A handler's [`CachePolicy`](crate::CachePolicy) said so.
+    Policy = "policy",
+    /// A `store_when` of the layer said so.
+    StoreWhen = "store-when",
+    /// A stream without a meaningful end: events, gRPC, `multipart/x-mixed-replace`, an upgrade.
+    Stream = "stream",
+    /// `Access-Control-Allow-Credentials: true` without a `Vary: Origin`.
+    CorsCredentials = "cors-credentials",
+    /// A content security policy with a nonce in a response that does not ask to be stored.
+    CspNonce = "csp-nonce",
+    /// The body is longer than `max_body_size`, or than the memory tier can hold.
+    BodyTooLarge = "body-too-large",
+    /// The head has too many fields or bytes.
+    HeadTooLarge = "head-too-large",
+    /// The body carries trailers.
+    Trailers = "trailers",
+    /// The body ended with an error.
+    BodyError = "body-error",
+    /// The body was shorter or longer than its `Content-Length`.
+    BodyLength = "body-length",
+    /// The bodies being read take all the room they may have.
+    NoRoom = "no-room",
+    /// The fill took longer than is allowed for one that is stored.
+    FillTimeout = "fill-timeout",
+    /// A fill that started later was stored already.
+    Superseded = "superseded",
+    /// The inner service failed, panicked, or was dropped.
+    InnerError = "inner-error",
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_told_apart_by_their_tokens() {
+        let mut tokens: Vec<_> = Reason::ALL.iter().map(|r| r.as_str()).collect();
+        tokens.sort_unstable();
+        tokens.dedup();
+        assert_eq!(tokens.len(), Reason::ALL.len());
+        for token in tokens {
+            // RFC 8941: a token, so that `detail` needs no quotes.
+            assert!(
+                token.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'),
+                "{token}"
+            );
+        }
+    }
+
+    #[test]
+    fn reasons_are_numbered_in_the_order_of_all() {
+        for (number, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, number);
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Where responses are kept.
+
+pub(crate) mod memory;

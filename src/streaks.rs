@@ -1,0 +1,158 @@
+//! Says once, in a warning, that a route is bypassed again and again, and which option to look at.
+
+use std::{
+    collections::HashMap,
+    hash::{Hash, Hasher},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use http::request::Parts;
+
+use crate::{
+    admission::hint, invalidation::PrehashedBuilder, key::hasher, router::matched_route,
+    status::Reason,
+};
+
+/// So many bypasses in a row are worth a word.
+const STREAK: u32 = 20;
+/// Routes that are watched; later ones are not, rather than taking memory without end.
+const MAX_ROUTES: usize = 1024;
+
+/// The bypasses in a row of the routes of one layer.
+#[derive(Default)]
+pub(crate) struct Streaks {
+    routes: Mutex<HashMap<u64, Streak, PrehashedBuilder>>,
+    /// How many streaks are running; a hit looks no further while there are none.
+    running: AtomicUsize,
+}
+
+#[derive(Clone, Copy)]
+struct Streak {
+    reason: Reason,
+    length: u32,
+    is_said: bool,
+}
+
+impl Streaks {
+    /// Counts a bypass of the route of `head`.
+    pub(crate) fn bypassed(&self, head: &Parts, reason: Reason) {
+        let Some(hint) = hint(reason) else {
+            return;
+        };
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let route = route_hash(head);
+        if routes.len() >= MAX_ROUTES && !routes.contains_key(&route) {
+            return;
+        }
+        let streak = routes.entry(route).or_insert(Streak {
+            reason,
+            length: 0,
+            is_said: false,
+        });
+        if streak.is_said {
+            return;
+        }
+        if streak.length == 0 {
+            self.running.fetch_add(1, Ordering::Relaxed);
+        }
+        streak.length = if streak.reason == reason {
+            streak.length + 1
+        } else {
+            1
+        };
+        streak.reason = reason;
+        if streak.length >= STREAK {
+            streak.is_said = true;
+            self.running.fetch_sub(1, Ordering::Relaxed);
+            drop(routes);
+            let route = matched_route(&head.extensions).unwrap_or(head.uri.path());
+            tracing::warn!(
+                target: "tower_response_cache",
+                "{} {route}: the last {STREAK} requests were not answered from the cache: {reason}; {hint}",
+                head.method,
+            );
+        }
+    }
+
+    /// The route of `head` was looked up: its streak is over.
+    #[inline]
+    pub(crate) fn looked_up(&self, head: &Parts) {
+        if self.running.load(Ordering::Relaxed) > 0 {
+            self.end(head);
+        }
+    }
+
+    #[cold]
+    fn end(&self, head: &Parts) {
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let route = route_hash(head);
+        let Some(streak) = routes.get(&route) else {
+            return;
+        };
+        if !streak.is_said {
+            routes.remove(&route);
+            self.running.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn route_hash(head: &Parts) -> u64 {
+    let mut hasher = hasher();
+    head.method.hash(&mut hasher);
+    let route = matched_route(&head.extensions).unwrap_or(head.uri.path());
+    hasher.write(route.as_bytes());
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(path: &str) -> Parts {
+        http::Request::get(path).body(()).unwrap().into_parts().0
+    }
+
+    fn length(streaks: &Streaks, path: &str) -> Option<(u32, bool)> {
+        let routes = streaks.routes.lock().unwrap();
+        routes
+            .get(&route_hash(&head(path)))
+            .map(|streak| (streak.length, streak.is_said))
+    }
+
+    #[test]
+    fn twenty_in_a_row_are_said_once() {
+        let streaks = Streaks::default();
+        for round in 1..STREAK {
+            streaks.bypassed(&head("/a"), Reason::Cookie);
+            assert_eq!(length(&streaks, "/a"), Some((round, false)));
+        }
+        streaks.looked_up(&head("/a"));
+        assert_eq!(length(&streaks, "/a"), None);
+        for _ in 0..2 * STREAK {
+            streaks.bypassed(&head("/a"), Reason::Cookie);
+        }
+        assert_eq!(length(&streaks, "/a"), Some((STREAK, true)));
+        assert_eq!(streaks.running.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn another_route_or_reason_is_another_streak() {
+        let streaks = Streaks::default();
+        for _ in 0..10 {
+            streaks.bypassed(&head("/a"), Reason::Cookie);
+        }
+        streaks.looked_up(&head("/b"));
+        assert_eq!(length(&streaks, "/a"), Some((10, false)));
+        streaks.bypassed(&head("/a"), Reason::Authorization);
+        assert_eq!(length(&streaks, "/a"), Some((1, false)));
+        streaks.bypassed(&head("/a"), Reason::BypassWhen);
+        assert_eq!(
+            length(&streaks, "/a"),
+            Some((1, false)),
+            "what was asked for is no surprise"
+        );
+    }
+}

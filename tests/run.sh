@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Every check of this project, for people and for CI. Needs a Rust toolchain; installs nothing
+# but what a step says it is missing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf '\n== %s\n' "$*"; }
+
+say "format"
+cargo fmt --all --check
+
+say "lints, all features"
+cargo clippy --quiet --all-targets --all-features -- -D warnings
+
+say "each feature alone"
+for features in "" axum test-util; do
+    echo "features: ${features:-none}"
+    cargo clippy --quiet --lib --no-default-features --features "$features" -- -D warnings
+done
+
+say "no newer syntax than Rust 1.85"
+# Rust 1.88 brought let-chains; a newer compiler takes them without a word.
+if grep -rnE '(if|while) let [^;{]*&&|&& let ' src examples benches tests --include='*.rs'; then
+    echo "let-chains need Rust 1.88" >&2
+    exit 1
+fi
+
+say "no more than 15 crates over axum"
+tests/support/count_crates.sh 15
+
+say "unit and integration tests, examples"
+cargo test --quiet --all-features --lib --bins --tests --examples
+
+say "doc tests"
+cargo test --quiet --all-features --doc
+
+say "documentation"
+RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --all-features
+
+say "promises have tests"
+tests/support/check_promises.sh
+
+say "all checks passed"

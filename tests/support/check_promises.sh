@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Fails where tests/promises.txt names a test or a bench that does not exist.
+# A line is: NUMBER | what is promised | names, separated by spaces; `bench:NAME` is a row of a bench.
+set -euo pipefail
+known=$(mktemp)
+trap 'rm -f "$known"' EXIT
+cargo test --quiet --all-features --lib --tests --examples -- --list 2>/dev/null | sed -n 's/: test$//p' > "$known"
+cargo bench --quiet --benches -- --list 2>/dev/null | sed -n 's/: benchmark$/ /p' | sed 's/^/bench:/;s/ $//' >> "$known"
+failed=0
+lines=0
+while IFS='|' read -r number promise names; do
+    case "$number" in ''|'#'*) continue ;; esac
+    lines=$((lines + 1))
+    if [ -z "${names// /}" ]; then
+        echo "promise $number ($promise) names no test" >&2
+        failed=1
+    fi
+    for name in $names; do
+        if ! grep -qxF -- "$name" "$known"; then
+            echo "promise $number names $name, which does not exist" >&2
+            failed=1
+        fi
+    done
+done < tests/promises.txt
+echo "$lines promises checked against $(wc -l < "$known") tests and benches"
+[ "$lines" -gt 0 ] && [ "$failed" -eq 0 ]
