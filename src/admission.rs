@@ -7,15 +7,14 @@
 use std::borrow::Cow;
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Version,
+    Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version,
     header::{CONTENT_LENGTH, COOKIE},
     request::Parts,
 };
 use http_body::Body;
-use smallvec::SmallVec;
 
 use crate::{
-    key::{KeyParts, MAX_KEY, glob, normal_authority},
+    key::{CookieParts, KeyParts, MAX_KEY, glob, normal_authority},
     layer::Settings,
     policy::RequestDirectives,
     selector::{Target, original_uri},
@@ -169,6 +168,7 @@ pub struct Credentials {
 impl Credentials {
     /// Counts `name` among the fields that identify somebody.
     #[must_use]
+    #[allow(clippy::should_implement_trait)] // Nobody adds credentials with a `+`.
     pub fn add(mut self, name: HeaderName) -> Self {
         self.allowed.retain(|known| *known != name);
         self.added.push(name);
@@ -225,8 +225,8 @@ impl Cookies {
     }
 
     /// The declared cookies of a request as parts of its key; whether it has others as well.
-    fn read<'a>(&'a self, headers: &'a HeaderMap) -> (SmallVec<[(&'a str, &'a [u8]); 2]>, bool) {
-        let mut parts = SmallVec::new();
+    fn read<'a>(&'a self, headers: &'a HeaderMap) -> (CookieParts<'a>, bool) {
+        let mut parts = CookieParts::new();
         let mut has_others = false;
         for (name, value) in pairs(headers) {
             let known = self.varying.iter().find(|known| known.as_bytes() == name);
@@ -278,19 +278,64 @@ fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
         })
 }
 
+/// The head of a request, borrowed where it lies: moving it about costs more than looking at it.
+#[derive(Clone, Copy)]
+pub(crate) struct HeadRef<'a> {
+    pub(crate) method: &'a Method,
+    pub(crate) uri: &'a Uri,
+    pub(crate) version: Version,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) extensions: &'a Extensions,
+}
+
+impl<'a, B> From<&'a Request<B>> for HeadRef<'a> {
+    #[inline]
+    fn from(request: &'a Request<B>) -> Self {
+        Self {
+            method: request.method(),
+            uri: request.uri(),
+            version: request.version(),
+            headers: request.headers(),
+            extensions: request.extensions(),
+        }
+    }
+}
+
 /// What a request is to the cache.
-#[derive(Debug)]
-pub(crate) enum Admission<'a> {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admission {
     /// Not a GET or HEAD: passed as it is, without a word.
     NotOurs,
     /// Not looked up, for this reason.
     Bypass(Reason),
-    /// Looked up under this key.
-    Lookup(Lookup<'a>),
+    /// Looked up, as the [`Lookup`] says.
+    Lookup,
+}
+
+/// What the closures of a layer said of a request; they want a whole head.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Said {
+    Nothing,
+    Bypass(Reason),
+    Partition(String),
+}
+
+/// Asks the closures of the layer.
+pub(crate) fn ask_closures(settings: &Settings, head: &Parts) -> Said {
+    if settings.bypass_when.iter().any(|condition| condition(head)) {
+        return Said::Bypass(Reason::BypassWhen);
+    }
+    match &settings.partition_by {
+        Some((_, partition)) => match partition(head) {
+            Some(value) => Said::Partition(value),
+            None => Said::Bypass(Reason::Partition),
+        },
+        None => Said::Nothing,
+    }
 }
 
 /// A request that is looked up.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Lookup<'a> {
     pub(crate) parts: KeyParts<'a>,
     pub(crate) hash: u64,
@@ -319,74 +364,71 @@ impl Lookup<'_> {
 }
 
 /// Decides over one request; the order is that of design and cost, the first reason counts.
+///
+/// `lookup` is filled in where it lies: it is large, and a hit is over soon.
 #[inline]
 pub(crate) fn admit<'a, B: Body>(
     settings: &'a Settings,
-    head: &'a Parts,
+    head: HeadRef<'a>,
     body: &B,
-) -> Admission<'a> {
-    let is_head = match head.method {
+    said: Said,
+    lookup: &mut Lookup<'a>,
+) -> Admission {
+    lookup.is_head = match *head.method {
         Method::GET => false,
         Method::HEAD => true,
         _ => return Admission::NotOurs,
     };
-    if settings.bypass_when.iter().any(|condition| condition(head)) {
-        return Admission::Bypass(Reason::BypassWhen);
+    match said {
+        Said::Nothing => {}
+        Said::Bypass(reason) => return Admission::Bypass(reason),
+        Said::Partition(value) => lookup.parts.partition = Some(value),
     }
-    let seen = match Seen::scan(settings, head) {
-        Ok(seen) => seen,
-        Err(reason) => return Admission::Bypass(reason),
-    };
+    match look_at(settings, head, body, lookup) {
+        Ok(()) => Admission::Lookup,
+        Err(reason) => Admission::Bypass(reason),
+    }
+}
+
+fn look_at<'a, B: Body>(
+    settings: &'a Settings,
+    head: HeadRef<'a>,
+    body: &B,
+    lookup: &mut Lookup<'a>,
+) -> Result<(), Reason> {
+    let mut seen = Seen::default();
+    seen.scan(settings, head, lookup)?;
     if has_body(head, &seen, body) {
-        return Admission::Bypass(Reason::RequestBody);
+        return Err(Reason::RequestBody);
     }
-    let directives = match seen.cache_control {
-        true => RequestDirectives::parse(&head.headers),
-        false => RequestDirectives::default(),
-    };
-    if directives.no_store {
-        // §5.2.1.5: nothing of this exchange may be stored.
-        return Admission::Bypass(Reason::RequestNoStore);
+    if seen.cache_control {
+        lookup.directives = RequestDirectives::parse(head.headers);
+        if lookup.directives.no_store {
+            // §5.2.1.5: nothing of this exchange may be stored.
+            return Err(Reason::RequestNoStore);
+        }
     }
-    let mut parts = match key_parts(settings, head, seen.host) {
-        Ok(parts) => parts,
-        Err(reason) => return Admission::Bypass(reason),
-    };
-    parts.unseen = seen.unseen;
+    key_parts(settings, head, seen.host, &mut lookup.parts)?;
     let mut personal = seen.credential.then_some(Reason::Credential);
     if seen.cookie {
-        let (cookies, has_others) = settings.cookies.read(&head.headers);
-        parts.cookies = cookies;
+        let (cookies, has_others) = settings.cookies.read(head.headers);
+        lookup.parts.cookies = cookies;
         if has_others {
             personal = personal.or(Some(Reason::Cookie));
         }
     }
     // Last: what may answer a request with `Authorization` alone need not do for the others.
     personal = personal.or(seen.authorization.then_some(Reason::Authorization));
-    if let Some((_, partition)) = &settings.partition_by {
-        match partition(head) {
-            Some(value) => {
-                parts.partition = Some(value);
-                personal = None;
-            }
-            None => return Admission::Bypass(Reason::Partition),
-        }
+    // A partition has answered the question of who may share.
+    if lookup.parts.partition.is_none() {
+        lookup.personal = personal;
+        lookup.authorization = seen.authorization;
     }
-    let (hash, key_len) = parts.hash();
-    if key_len > MAX_KEY {
-        return Admission::Bypass(Reason::KeyTooLong);
+    (lookup.hash, lookup.key_len) = lookup.parts.hash();
+    if lookup.key_len > MAX_KEY {
+        return Err(Reason::KeyTooLong);
     }
-    Admission::Lookup(Lookup {
-        parts,
-        hash,
-        key_len,
-        is_head,
-        directives,
-        personal,
-        authorization: seen.authorization && settings.partition_by.is_none(),
-        range: seen.range,
-        conditional: seen.conditional,
-    })
+    Ok(())
 }
 
 /// What the fields of a request say.
@@ -397,45 +439,46 @@ struct Seen<'a> {
     authorization: bool,
     credential: bool,
     cache_control: bool,
-    range: bool,
-    conditional: bool,
     content_length: bool,
     transfer_encoding: bool,
-    unseen: SmallVec<[(&'a str, Cow<'a, [u8]>); 4]>,
 }
 
 impl<'a> Seen<'a> {
-    fn scan(settings: &Settings, head: &'a Parts) -> Result<Self, Reason> {
-        let mut seen = Self::default();
-        for (name, value) in &head.headers {
+    fn scan(
+        &mut self,
+        settings: &Settings,
+        head: HeadRef<'a>,
+        lookup: &mut Lookup<'a>,
+    ) -> Result<(), Reason> {
+        let unseen = &mut lookup.parts.unseen;
+        for (name, value) in head.headers {
             match meaning(name.as_str()) {
-                Field::Other => seen.credential |= settings.credentials.adds(name),
-                Field::Credential => seen.credential |= !settings.credentials.allows(name),
-                Field::Authorization => seen.authorization = true,
-                Field::Cookie => seen.cookie = true,
-                Field::CacheControl => seen.cache_control = true,
-                Field::Range => seen.range = true,
-                Field::Conditional => seen.conditional = true,
-                Field::ContentLength => seen.content_length |= value.as_bytes() != b"0",
-                Field::TransferEncoding => seen.transfer_encoding = true,
+                Field::Other => self.credential |= settings.credentials.adds(name),
+                Field::Credential => self.credential |= !settings.credentials.allows(name),
+                Field::Authorization => self.authorization = true,
+                Field::Cookie => self.cookie = true,
+                Field::CacheControl => self.cache_control = true,
+                Field::Range => lookup.range = true,
+                Field::Conditional => lookup.conditional = true,
+                Field::ContentLength => self.content_length |= value.as_bytes() != b"0",
+                Field::TransferEncoding => self.transfer_encoding = true,
                 Field::Upgrade => return Err(Reason::Upgrade),
                 // RFC 9112, 3.2: more than one Host is an attack or a mistake.
-                Field::Host if seen.host.is_some() => return Err(Reason::HostConflict),
-                Field::Host => seen.host = Some(value),
+                Field::Host if self.host.is_some() => return Err(Reason::HostConflict),
+                Field::Host => self.host = Some(value),
                 Field::Unseen => {
-                    seen.credential |= settings.credentials.adds(name);
-                    seen.unseen
-                        .push((name.as_str(), Cow::Borrowed(value.as_bytes())));
+                    self.credential |= settings.credentials.adds(name);
+                    unseen.push((name.as_str(), Cow::Borrowed(value.as_bytes())));
                 }
-                Field::Forwarded => seen.unseen.push((name.as_str(), host_and_proto(value))),
-                Field::Origin => seen.unseen.push((name.as_str(), Cow::Borrowed(&[]))),
+                Field::Forwarded => unseen.push((name.as_str(), host_and_proto(value))),
+                Field::Origin => unseen.push((name.as_str(), Cow::Borrowed(&[]))),
             }
         }
-        if seen.unseen.len() > 1 {
+        if unseen.len() > 1 {
             // Stable: the lines of one field keep their order.
-            seen.unseen.sort_by_key(|(name, _)| *name);
+            unseen.sort_by_key(|(name, _)| *name);
         }
-        Ok(seen)
+        Ok(())
     }
 }
 
@@ -458,7 +501,7 @@ fn host_and_proto(value: &HeaderValue) -> Cow<'_, [u8]> {
 }
 
 /// HTTP/1 says by its fields whether there is a body; HTTP/2 and later by the end of the stream.
-fn has_body<B: Body>(head: &Parts, seen: &Seen<'_>, body: &B) -> bool {
+fn has_body<B: Body>(head: HeadRef<'_>, seen: &Seen<'_>, body: &B) -> bool {
     if seen.content_length || seen.transfer_encoding {
         return true;
     }
@@ -470,10 +513,11 @@ fn has_body<B: Body>(head: &Parts, seen: &Seen<'_>, body: &B) -> bool {
 
 fn key_parts<'a>(
     settings: &'a Settings,
-    head: &'a Parts,
+    head: HeadRef<'a>,
     host: Option<&'a HeaderValue>,
-) -> Result<KeyParts<'a>, Reason> {
-    let uri = original_uri(&head.extensions, &head.uri);
+    parts: &mut KeyParts<'a>,
+) -> Result<(), Reason> {
+    let uri = original_uri(head.extensions, head.uri);
     let scheme = uri.scheme_str();
     let host = match host.map(HeaderValue::to_str) {
         Some(Ok(host)) => Some(host),
@@ -492,26 +536,24 @@ fn key_parts<'a>(
         }
         None => host,
     };
-    let reduce = |query| match &settings.query {
-        Some(settings) => settings.reduce(query),
-        None => Some(Cow::Borrowed(query)),
+    parts.fingerprint = &settings.fingerprint;
+    if !settings.ignore_host {
+        parts.scheme = scheme;
+        parts.authority = authority;
+    }
+    parts.path = uri.path();
+    parts.query = match (&settings.query, uri.query()) {
+        (None, query) => query.map(Cow::Borrowed),
+        (Some(settings), Some(query)) => settings.reduce(query),
+        (Some(_), None) => None,
     };
     // A nested router takes a prefix off the path; anything else means that somebody rewrote the
     // URI, perhaps by something that is not in the key.
-    let is_nested = uri.path().ends_with(head.uri.path()) && uri.query() == head.uri.query();
-    Ok(KeyParts {
-        fingerprint: &settings.fingerprint,
-        scheme: if settings.ignore_host { None } else { scheme },
-        authority: if settings.ignore_host {
-            None
-        } else {
-            authority
-        },
-        path: uri.path(),
-        query: uri.query().and_then(reduce),
-        rewritten: (!is_nested).then(|| (head.uri.path(), head.uri.query())),
-        ..KeyParts::default()
-    })
+    let is_nested = || uri.path().ends_with(head.uri.path()) && uri.query() == head.uri.query();
+    if !std::ptr::eq(uri, head.uri) && !is_nested() {
+        parts.rewritten = Some((head.uri.path(), head.uri.query()));
+    }
+    Ok(())
 }
 
 /// Makes the request such as its key says: without the query parameters and cookies that do not count.

@@ -111,7 +111,6 @@ impl Cache {
     }
 
     /// A cache with other settings than the defaults.
-    #[must_use]
     pub fn builder() -> CacheBuilder {
         CacheBuilder::default()
     }

@@ -18,10 +18,10 @@ use crate::{invalidation::Log, selector::Target};
 pub(crate) type Millis = u64;
 
 /// A duration in milliseconds, at most some centuries.
+#[inline]
 pub(crate) fn millis(duration: Duration) -> Millis {
-    u64::try_from(duration.as_millis())
-        .unwrap_or(u64::MAX / 4)
-        .min(u64::MAX / 4)
+    let seconds = duration.as_secs().min(u64::MAX / 4000);
+    seconds * 1000 + u64::from(duration.subsec_millis())
 }
 
 /// How old a response is, and how long it may be reused without asking

@@ -251,19 +251,13 @@ pub(crate) fn fill_slots(
     if let Some(slot) = slots.next() {
         *slot = age_value(age);
     }
-    if mode == StatusHeaders::Full {
-        let value = hit_value(ttl);
-        match slots.next() {
-            Some(slot) if status_slot => *slot = value,
-            _ => {
-                drop(slots);
-                head.append(CACHE_STATUS, value);
-            }
+    match (mode, status_slot, slots.next()) {
+        (StatusHeaders::Full, true, Some(slot)) => *slot = hit_value(ttl),
+        (StatusHeaders::Full, ..) => {
+            head.append(CACHE_STATUS, hit_value(ttl));
         }
-        return;
+        _ => without_slots(head, status_slot, mode),
     }
-    drop(slots);
-    without_slots(head, status_slot, mode);
 }
 
 /// Takes out the slots that a layer does not want.

@@ -52,6 +52,11 @@ pub(crate) trait Sink {
     fn part(&mut self, kind: Part, bytes: &[u8]);
 }
 
+/// Declared cookies, by name.
+pub(crate) type CookieParts<'a> = SmallVec<[(&'a str, &'a [u8]); 2]>;
+/// Fields, by name.
+pub(crate) type FieldParts<'a> = SmallVec<[(&'a str, Cow<'a, [u8]>); 4]>;
+
 /// The parts of one request's key, borrowed from its head.
 #[derive(Debug, Default)]
 pub(crate) struct KeyParts<'a> {
@@ -66,9 +71,9 @@ pub(crate) struct KeyParts<'a> {
     /// The path and query that the inner service sees, where they are not those of the client.
     pub(crate) rewritten: Option<(&'a str, Option<&'a str>)>,
     pub(crate) partition: Option<String>,
-    pub(crate) cookies: SmallVec<[(&'a str, &'a [u8]); 2]>,
+    pub(crate) cookies: CookieParts<'a>,
     /// Fields that a handler may read without saying so in `Vary`, sorted by name.
-    pub(crate) unseen: SmallVec<[(&'a str, Cow<'a, [u8]>); 4]>,
+    pub(crate) unseen: FieldParts<'a>,
 }
 
 impl KeyParts<'_> {

@@ -92,6 +92,12 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
+    /// Whether a request has to be shown as a whole to somebody.
+    #[inline]
+    pub(crate) fn has_closures(&self) -> bool {
+        !self.bypass_when.is_empty() || self.partition_by.is_some()
+    }
+
     fn fingerprint(&self) -> String {
         let mut text = String::new();
         let mut say = |name: &str, value: &dyn fmt::Debug, is_default: bool| {

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, Request, Response, request::Parts, response};
+use http::{HeaderMap, Request, Response, response};
 use http_body::Body;
 use smallvec::SmallVec;
 use tokio::time::Instant;
@@ -22,7 +22,7 @@ use tower_service::Service;
 
 use crate::{
     CachePolicy,
-    admission::{Lookup, reduce_request},
+    admission::{HeadRef, Lookup, reduce_request},
     body::ResponseBody,
     entry::{Entry, Lifetime, Origin, StoredHead, millis},
     fill::{Filled, Job, fill_body},
@@ -77,7 +77,7 @@ pub(crate) struct Pending {
 impl Pending {
     pub(crate) fn new(
         settings: &Settings,
-        head: &Parts,
+        head: HeadRef<'_>,
         lookup: &Lookup<'_>,
         rule: Option<VaryRule>,
         forward: Forward,
@@ -95,7 +95,7 @@ impl Pending {
         Self {
             key: lookup.parts.to_key(lookup.hash, lookup.key_len),
             mark,
-            route_mark: matched_route(&head.extensions)
+            route_mark: matched_route(head.extensions)
                 .map_or(mark, |route| mark_of(route.as_bytes(), 0)),
             target: lookup.target(settings),
             rule,

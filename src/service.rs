@@ -10,12 +10,12 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{HeaderMap, Request, Response, StatusCode, header::CONTENT_LENGTH, request::Parts};
+use http::{HeaderMap, Request, Response, StatusCode, header::CONTENT_LENGTH};
 use http_body::Body;
 use tower_service::Service;
 
 use crate::{
-    admission::{Admission, Lookup, admit},
+    admission::{Admission, HeadRef, Lookup, Said, admit, ask_closures},
     body::ResponseBody,
     cache::Cache,
     entry::{Entry, Millis, StoredHead},
@@ -80,35 +80,39 @@ where
     }
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
-        let (mut head, body) = request.into_parts();
+        let mut request = request;
         let settings = &self.settings;
-        let nesting = Nesting::of(&head.extensions, settings.cache.id(), settings.id);
+        let nesting = Nesting::of(request.extensions(), settings.cache.id(), settings.id);
         let leave = Leave {
             mode: settings.status_headers,
             stamp: nesting.is_inside.then(|| settings.cache.id()),
         };
-        let step = if settings.cache.is_enabled() {
-            self.step(&head, &body, nesting)
-        } else {
-            Step::Bypass(Reason::Disabled)
-        };
-        match step {
-            Step::NotOurs => self.pass(head, body, Passed::Untouched, leave),
+        if !settings.cache.is_enabled() {
+            return self.pass(request, Passed::Bypassed(Reason::Disabled), leave);
+        }
+        let mut said = Said::Nothing;
+        if settings.has_closures() {
+            let (head, body) = request.into_parts();
+            said = ask_closures(settings, &head);
+            request = Request::from_parts(head, body);
+        }
+        let head = HeadRef::from(&request);
+        match self.step(head, request.body(), said, nesting) {
+            Step::NotOurs => self.pass(request, Passed::Untouched, leave),
             Step::Bypass(reason) => {
-                settings.cache.counters().bypass(reason);
-                settings.streaks.bypassed(&head, reason);
+                settings.streaks.bypassed(head, reason);
                 if reason == Reason::InnerLayer {
-                    pass(&mut head.extensions, settings.cache.id(), settings.id);
+                    pass(request.extensions_mut(), settings.cache.id(), settings.id);
                 }
-                self.pass(head, body, Passed::Bypassed(reason), leave)
+                self.pass(request, Passed::Bypassed(reason), leave)
             }
             Step::PassMissed(said) => {
                 settings.cache.counters().miss();
-                self.pass(head, body, Passed::Missed(said), leave)
+                self.pass(request, Passed::Missed(said), leave)
             }
             Step::Serve(hit, is_head) => {
                 settings.cache.counters().hit();
-                settings.streaks.looked_up(&head);
+                settings.streaks.looked_up(head);
                 let mut response = hit.into_response(settings.status_headers, is_head);
                 stamp(response.extensions_mut(), leave.stamp);
                 ResponseFuture::ready(response)
@@ -121,10 +125,9 @@ where
             }
             Step::Work(pending) => {
                 match pending.personal_alone() {
-                    Some(reason) => settings.streaks.bypassed(&head, reason),
-                    None => settings.streaks.looked_up(&head),
+                    Some(reason) => settings.streaks.bypassed(head, reason),
+                    None => settings.streaks.looked_up(head),
                 }
-                let request = Request::from_parts(head, body);
                 self.work(request, *pending, leave)
             }
         }
@@ -146,17 +149,18 @@ enum Step {
 impl<S> ResponseCache<S> {
     /// Admission and look-up: what is to be done.
     #[inline]
-    fn step(&self, head: &Parts, body: &impl Body, nesting: Nesting) -> Step {
+    fn step(&self, head: HeadRef<'_>, body: &impl Body, said: Said, nesting: Nesting) -> Step {
         let settings = &*self.settings;
         let cache = &settings.cache;
-        let lookup = match admit(settings, head, body) {
+        let mut lookup = Lookup::default();
+        match admit(settings, head, body, said, &mut lookup) {
             Admission::NotOurs => return Step::NotOurs,
             Admission::Bypass(reason) => return Step::Bypass(reason),
-            Admission::Lookup(lookup) => lookup,
-        };
+            Admission::Lookup => {}
+        }
         let found = cache
             .memory()
-            .find(&lookup.parts, lookup.hash, &head.headers);
+            .find(&lookup.parts, lookup.hash, head.headers);
         let now = cache.now();
         let forward = match &found {
             Found::Entry(entry) => match reuse(cache, entry, &lookup, now) {
@@ -171,15 +175,15 @@ impl<S> ResponseCache<S> {
             Found::OtherVariants(_) => Forward::VaryMiss,
             Found::Nothing => Forward::UriMiss,
         };
-        self.miss(head, lookup, found, forward, nesting)
+        self.miss(head, &lookup, found, forward, nesting)
     }
 
     /// What becomes of a request for which nothing usable is stored.
     #[cold]
     fn miss(
         &self,
-        head: &Parts,
-        lookup: Lookup<'_>,
+        head: HeadRef<'_>,
+        lookup: &Lookup<'_>,
         found: Found,
         forward: Forward,
         nesting: Nesting,
@@ -207,7 +211,7 @@ impl<S> ResponseCache<S> {
             Found::OtherVariants(rule) => Some(rule),
             Found::Entry(_) | Found::Nothing => None,
         };
-        let pending = Pending::new(settings, head, &lookup, rule, forward, nesting);
+        let pending = Pending::new(settings, head, lookup, rule, forward, nesting);
         if pending.is_answered_further_in() {
             return Step::Bypass(Reason::InnerLayer);
         }
@@ -217,10 +221,10 @@ impl<S> ResponseCache<S> {
         Step::Work(Box::new(pending))
     }
 
+    /// Straight to the inner service: nothing boxed, nothing spawned.
     fn pass<ReqBody, ResBody>(
         &self,
-        head: Parts,
-        body: ReqBody,
+        request: Request<ReqBody>,
         passed: Passed,
         leave: Leave,
     ) -> ResponseFuture<S, ReqBody, ResBody>
@@ -228,7 +232,9 @@ impl<S> ResponseCache<S> {
         S: Service<Request<ReqBody>> + Clone,
         ResBody: Body,
     {
-        let request = Request::from_parts(head, body);
+        if let Passed::Bypassed(reason) = passed {
+            self.settings.cache.counters().bypass(reason);
+        }
         ResponseFuture::passed(self.inner.clone(), request, passed, leave)
     }
 

@@ -9,10 +9,11 @@ use std::{
     },
 };
 
-use http::request::Parts;
-
 use crate::{
-    admission::hint, invalidation::PrehashedBuilder, key::hasher, router::matched_route,
+    admission::{HeadRef, hint},
+    invalidation::PrehashedBuilder,
+    key::hasher,
+    router::matched_route,
     status::Reason,
 };
 
@@ -38,7 +39,7 @@ struct Streak {
 
 impl Streaks {
     /// Counts a bypass of the route of `head`.
-    pub(crate) fn bypassed(&self, head: &Parts, reason: Reason) {
+    pub(crate) fn bypassed(&self, head: HeadRef<'_>, reason: Reason) {
         let Some(hint) = hint(reason) else {
             return;
         };
@@ -68,7 +69,7 @@ impl Streaks {
             streak.is_said = true;
             self.running.fetch_sub(1, Ordering::Relaxed);
             drop(routes);
-            let route = matched_route(&head.extensions).unwrap_or(head.uri.path());
+            let route = matched_route(head.extensions).unwrap_or(head.uri.path());
             tracing::warn!(
                 target: "tower_response_cache",
                 "{} {route}: the last {STREAK} requests were not answered from the cache: {reason}; {hint}",
@@ -79,14 +80,14 @@ impl Streaks {
 
     /// The route of `head` was looked up: its streak is over.
     #[inline]
-    pub(crate) fn looked_up(&self, head: &Parts) {
+    pub(crate) fn looked_up(&self, head: HeadRef<'_>) {
         if self.running.load(Ordering::Relaxed) > 0 {
             self.end(head);
         }
     }
 
     #[cold]
-    fn end(&self, head: &Parts) {
+    fn end(&self, head: HeadRef<'_>) {
         let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
         let route = route_hash(head);
         let Some(streak) = routes.get(&route) else {
@@ -99,10 +100,10 @@ impl Streaks {
     }
 }
 
-fn route_hash(head: &Parts) -> u64 {
+fn route_hash(head: HeadRef<'_>) -> u64 {
     let mut hasher = hasher();
     head.method.hash(&mut hasher);
-    let route = matched_route(&head.extensions).unwrap_or(head.uri.path());
+    let route = matched_route(head.extensions).unwrap_or(head.uri.path());
     hasher.write(route.as_bytes());
     hasher.finish()
 }
@@ -111,14 +112,14 @@ fn route_hash(head: &Parts) -> u64 {
 mod tests {
     use super::*;
 
-    fn head(path: &str) -> Parts {
-        http::Request::get(path).body(()).unwrap().into_parts().0
+    fn head(path: &str) -> http::Request<()> {
+        http::Request::get(path).body(()).unwrap()
     }
 
     fn length(streaks: &Streaks, path: &str) -> Option<(u32, bool)> {
         let routes = streaks.routes.lock().unwrap();
         routes
-            .get(&route_hash(&head(path)))
+            .get(&route_hash(HeadRef::from(&head(path))))
             .map(|streak| (streak.length, streak.is_said))
     }
 
@@ -126,13 +127,13 @@ mod tests {
     fn twenty_in_a_row_are_said_once() {
         let streaks = Streaks::default();
         for round in 1..STREAK {
-            streaks.bypassed(&head("/a"), Reason::Cookie);
+            streaks.bypassed(HeadRef::from(&head("/a")), Reason::Cookie);
             assert_eq!(length(&streaks, "/a"), Some((round, false)));
         }
-        streaks.looked_up(&head("/a"));
+        streaks.looked_up(HeadRef::from(&head("/a")));
         assert_eq!(length(&streaks, "/a"), None);
         for _ in 0..2 * STREAK {
-            streaks.bypassed(&head("/a"), Reason::Cookie);
+            streaks.bypassed(HeadRef::from(&head("/a")), Reason::Cookie);
         }
         assert_eq!(length(&streaks, "/a"), Some((STREAK, true)));
         assert_eq!(streaks.running.load(Ordering::Relaxed), 0);
@@ -142,13 +143,13 @@ mod tests {
     fn another_route_or_reason_is_another_streak() {
         let streaks = Streaks::default();
         for _ in 0..10 {
-            streaks.bypassed(&head("/a"), Reason::Cookie);
+            streaks.bypassed(HeadRef::from(&head("/a")), Reason::Cookie);
         }
-        streaks.looked_up(&head("/b"));
+        streaks.looked_up(HeadRef::from(&head("/b")));
         assert_eq!(length(&streaks, "/a"), Some((10, false)));
-        streaks.bypassed(&head("/a"), Reason::Authorization);
+        streaks.bypassed(HeadRef::from(&head("/a")), Reason::Authorization);
         assert_eq!(length(&streaks, "/a"), Some((1, false)));
-        streaks.bypassed(&head("/a"), Reason::BypassWhen);
+        streaks.bypassed(HeadRef::from(&head("/a")), Reason::BypassWhen);
         assert_eq!(
             length(&streaks, "/a"),
             Some((1, false)),

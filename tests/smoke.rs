@@ -1,3 +1,5 @@
+//! The shortest way to a hit.
+
 mod support;
 use std::time::Duration;
 use support::*;

@@ -16,7 +16,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt;
-use tower::{Layer, Service, ServiceExt, util::BoxCloneSyncService};
+use tower::{Layer, ServiceExt, util::BoxCloneSyncService};
 use tower_response_cache::{Cache, ManualClock, ResponseCacheLayer};
 
 /// A service as an application sees it.

@@ -1,0 +1,342 @@
+//! What a hit, a bypass and a miss cost, against the handler that they stand in front of.
+//!
+//! `cargo bench --bench hit` prints nanoseconds, allocations and ratios. The times are of one run on one machine; the
+//! ratios and the allocations are what the project promises. `-- --check` fails where a promise is broken.
+#![allow(missing_docs, clippy::print_stdout)]
+
+use std::{
+    alloc::System,
+    convert::Infallible,
+    future::{Future, Ready, ready},
+    hint::black_box,
+    pin::pin,
+    process::ExitCode,
+    task::{Context, Poll, Waker},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http_body_util::{Empty, Full};
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+use tower::{Layer, Service};
+use tower_response_cache::{Cache, ResponseCacheLayer};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// How often memory was asked for so far; nothing but the measuring thread runs.
+fn allocated() -> usize {
+    let stats = ALLOCATOR.stats();
+    stats.allocations + stats.reallocations
+}
+
+const BODY: [u8; 1024] = [b'x'; 1024];
+
+/// A handler that builds a response of eight fields and `size` bytes, as a handler does: from what it has computed.
+#[derive(Clone)]
+struct Handler {
+    size: usize,
+}
+
+impl Service<Request<Empty<Bytes>>> for Handler {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<Empty<Bytes>>) -> Self::Future {
+        let body = match self.size {
+            1024 => Bytes::copy_from_slice(black_box(&BODY)),
+            size => Bytes::from(vec![b'x'; size]),
+        };
+        let mut headers = HeaderMap::with_capacity(8);
+        for (name, value) in [
+            (
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/json"),
+            ),
+            (
+                header::CACHE_CONTROL,
+                HeaderValue::from_static("public, max-age=600"),
+            ),
+            (header::VARY, HeaderValue::from_static("accept-language")),
+            (header::SERVER, HeaderValue::from_static("bench")),
+            (
+                header::X_CONTENT_TYPE_OPTIONS,
+                HeaderValue::from_static("nosniff"),
+            ),
+            (
+                header::REFERRER_POLICY,
+                HeaderValue::from_static("no-referrer"),
+            ),
+        ] {
+            headers.insert(name, value);
+        }
+        let etag = format!("\"{:x}\"", black_box(body.len()));
+        headers.insert(header::ETAG, HeaderValue::try_from(etag).expect("visible"));
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        let mut response = Response::new(Full::new(body));
+        *response.headers_mut() = headers;
+        ready(Ok(response))
+    }
+}
+
+/// The same without `Vary`: one look-up instead of two.
+#[derive(Clone)]
+struct Plain(Handler);
+
+impl Service<Request<Empty<Bytes>>> for Plain {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Empty<Bytes>>) -> Self::Future {
+        let mut response = self
+            .0
+            .call(request)
+            .into_inner()
+            .unwrap_or_else(|never| match never {});
+        let value = HeaderValue::from_static("no-referrer-when-downgrade");
+        response.headers_mut().remove(header::VARY);
+        response
+            .headers_mut()
+            .insert(header::X_FRAME_OPTIONS, value);
+        ready(Ok(response))
+    }
+}
+
+/// What a browser sends.
+fn request(
+    path: &'static str,
+    extra: Option<(header::HeaderName, &'static str)>,
+) -> Request<Empty<Bytes>> {
+    let mut request = Request::new(Empty::new());
+    *request.uri_mut() = http::Uri::from_static(path);
+    let headers = request.headers_mut();
+    for (name, value) in [
+        (header::HOST, "example.com"),
+        (
+            header::USER_AGENT,
+            "Mozilla/5.0 (X11; Linux x86_64; rv:144.0) Gecko/20100101 Firefox/144.0",
+        ),
+        (
+            header::ACCEPT,
+            "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+        ),
+        (header::ACCEPT_LANGUAGE, "en-US,en;q=0.5"),
+        (header::ACCEPT_ENCODING, "gzip, deflate, br, zstd"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    if let Some((name, value)) = extra {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    request
+}
+
+/// Polls a future that never waits.
+fn now<F: Future>(future: F) -> F::Output {
+    let mut context = Context::from_waker(Waker::noop());
+    match pin!(future).poll(&mut context) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("nothing here waits"),
+    }
+}
+
+struct Figure {
+    nanoseconds: f64,
+    allocations: f64,
+}
+
+/// The best of several rounds: noise only ever adds.
+fn measure<S>(service: &mut S, next: impl Fn(u64) -> Request<Empty<Bytes>>, calls: u64) -> Figure
+where
+    S: Service<Request<Empty<Bytes>>, Error = Infallible>,
+{
+    let mut best = f64::INFINITY;
+    let mut fewest = f64::INFINITY;
+    for round in 0..12 {
+        // Requests are made beforehand: they are the server's work.
+        let requests: Vec<_> = (0..calls).map(|call| next(round * calls + call)).collect();
+        let before = allocated();
+        let start = Instant::now();
+        for request in requests {
+            let response = now(service.call(request)).unwrap_or_else(|never| match never {});
+            drop(black_box(response));
+        }
+        let time = start.elapsed().as_nanos() as f64 / calls as f64;
+        let counted = (allocated() - before) as f64 / calls as f64;
+        best = best.min(time);
+        fewest = fewest.min(counted);
+    }
+    Figure {
+        nanoseconds: best,
+        allocations: fewest,
+    }
+}
+
+/// A thousand hits, made from requests that are ready, for counting instructions.
+#[inline(never)]
+fn count_hits<S>(service: &mut S, calls: usize)
+where
+    S: Service<Request<Empty<Bytes>>, Error = Infallible>,
+{
+    let requests: Vec<_> = (0..=calls).map(|_| request("/page?id=1", None)).collect();
+    for request in requests {
+        let response = one_hit(service, request);
+        drop(black_box(response));
+    }
+}
+
+#[inline(never)]
+fn one_hit<S>(service: &mut S, request: Request<Empty<Bytes>>) -> S::Response
+where
+    S: Service<Request<Empty<Bytes>>, Error = Infallible>,
+{
+    now(service.call(request)).unwrap_or_else(|never| match never {})
+}
+
+struct Row {
+    name: &'static str,
+    reference: f64,
+    figure: f64,
+    bound: f64,
+}
+
+fn main() -> ExitCode {
+    let names = [
+        "hit_time",
+        "hit_allocations",
+        "hit_of_64_kib",
+        "vary_hit_time",
+        "bypass_allocations",
+        "miss_time",
+    ];
+    if std::env::args().any(|argument| argument == "--list") {
+        for name in names {
+            println!("{name}: benchmark");
+        }
+        return ExitCode::SUCCESS;
+    }
+    let calls = 20_000;
+    let plain = |size| Plain(Handler { size });
+    let layer = ResponseCacheLayer::new(Cache::in_memory());
+    let same = |_| request("/page?id=1", None);
+    let personal = |_| request("/page?id=1", Some((header::AUTHORIZATION, "Bearer x")));
+
+    if std::env::args().any(|argument| argument == "--count-hits") {
+        // For `valgrind --tool=callgrind --toggle-collect='*count_hits*'`.
+        count_hits(&mut layer.layer(plain(1024)), 1000);
+        return ExitCode::SUCCESS;
+    }
+    let bare = measure(&mut plain(1024), same, calls);
+    let hit = measure(&mut layer.layer(plain(1024)), same, calls);
+    let large = measure(
+        &mut layer.layer(plain(65_536)),
+        |_| request("/large", None),
+        calls,
+    );
+    let varying_bare = measure(&mut Handler { size: 1024 }, same, calls);
+    let varying = measure(
+        &mut layer.layer(Handler { size: 1024 }),
+        |_| request("/vary", None),
+        calls,
+    );
+    let bypassing = layer.clone().bypass_when(|_| true);
+    let bare_personal = measure(&mut plain(1024), personal, calls);
+    let bypass = measure(&mut bypassing.layer(plain(1024)), personal, calls);
+    let misses = layer
+        .ttl(std::time::Duration::ZERO)
+        .force_ttl(std::time::Duration::from_secs(60));
+    let miss = measure(
+        &mut misses.layer(plain(1024)),
+        |call| {
+            let mut request = request("/", None);
+            *request.uri_mut() = format!("/miss/{call}").parse().expect("a path");
+            request
+        },
+        calls,
+    );
+
+    println!("{:<22} {:>10} {:>12}", "", "ns", "allocations");
+    for (name, figure) in [
+        ("bare handler", &bare),
+        ("hit", &hit),
+        ("hit, 64 KiB", &large),
+        ("bare handler, Vary", &varying_bare),
+        ("hit, Vary", &varying),
+        ("bypass", &bypass),
+        ("miss, stored", &miss),
+    ] {
+        println!(
+            "{name:<22} {:>10.0} {:>12.2}",
+            figure.nanoseconds, figure.allocations
+        );
+    }
+    let rows = [
+        Row {
+            name: names[0],
+            reference: bare.nanoseconds,
+            figure: hit.nanoseconds,
+            bound: bare.nanoseconds,
+        },
+        Row {
+            name: names[1],
+            reference: bare.allocations,
+            figure: hit.allocations,
+            bound: 2.0,
+        },
+        Row {
+            name: names[2],
+            reference: hit.nanoseconds,
+            figure: large.nanoseconds,
+            bound: 1.2 * hit.nanoseconds,
+        },
+        Row {
+            name: names[3],
+            reference: varying_bare.nanoseconds,
+            figure: varying.nanoseconds,
+            bound: varying_bare.nanoseconds,
+        },
+        Row {
+            name: names[4],
+            reference: bare_personal.allocations,
+            figure: bypass.allocations,
+            bound: bare_personal.allocations,
+        },
+        Row {
+            name: names[5],
+            reference: bare.nanoseconds,
+            figure: miss.nanoseconds,
+            bound: bare.nanoseconds + 2000.0,
+        },
+    ];
+    println!(
+        "\n{:<22} {:>10} {:>10} {:>10}",
+        "promise", "reference", "figure", "bound"
+    );
+    let mut kept = true;
+    for row in rows {
+        let holds = row.figure <= row.bound;
+        kept &= holds;
+        let mark = if holds { "" } else { "  broken" };
+        println!(
+            "{:<22} {:>10.1} {:>10.1} {:>10.1}{mark}",
+            row.name, row.reference, row.figure, row.bound
+        );
+    }
+    let is_checked = std::env::args().any(|argument| argument == "--check");
+    if kept || !is_checked {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
