@@ -15,9 +15,9 @@ use tokio::{sync::Notify, task::JoinHandle};
 
 use crate::{
     budget::{Budget, Reservation},
-    clock::{Clock, SystemClock},
+    clock::Clock,
     entry::{Entry, Millis, millis},
-    error::BuildError,
+    error::StoreError,
     flight::Table,
     invalidation::{Invalidated, Log},
     key::Key,
@@ -26,12 +26,12 @@ use crate::{
     selector::Selector,
     stats::{Counters, Gauges, Stats},
     status::Reason,
-    store::memory::Memory,
+    store::{
+        memory::Memory,
+        remote::{Moment, Remote},
+    },
 };
 
-const DEFAULT_MEMORY: u64 = 64 << 20;
-const LEAST_MEMORY: u64 = 64 << 10;
-const MOST_MEMORY: u64 = 1 << 46;
 /// Fills that go on without their starter, and other work that nobody waits for.
 const MAX_BACKGROUND: usize = 1024;
 /// How long `close` waits for background work.
@@ -66,8 +66,8 @@ pub struct Cache {
 
 struct Core {
     id: u64,
-    version: Option<String>,
     memory: Memory,
+    remote: Option<Remote>,
     flights: Arc<Table>,
     log: Log,
     marks: Marks,
@@ -90,7 +90,7 @@ struct Background {
 impl fmt::Debug for Cache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cache")
-            .field("version", &self.core.version)
+            .field("remote", &self.core.remote)
             .field("is_enabled", &self.is_enabled())
             .field("memory", &self.core.memory)
             .finish_non_exhaustive()
@@ -104,31 +104,30 @@ impl From<&Cache> for Cache {
 }
 
 impl Cache {
-    /// A cache of 64 MiB in this process.
-    #[must_use]
-    pub fn in_memory() -> Self {
-        CacheBuilder::default().assemble()
-    }
-
-    /// A cache with other settings than the defaults.
-    pub fn builder() -> CacheBuilder {
-        CacheBuilder::default()
-    }
-
-    /// A cache that passes everything through until it is [enabled](Self::set_enabled).
-    ///
-    /// ```
-    /// use tower_response_cache::Cache;
-    ///
-    /// let cache = if std::env::var_os("NO_CACHE").is_some() { Cache::disabled() } else { Cache::in_memory() };
-    /// # let _ = cache;
-    /// assert!(!Cache::disabled().is_enabled());
-    /// ```
-    #[must_use]
-    pub fn disabled() -> Self {
-        let cache = Self::in_memory();
-        cache.core.is_enabled.store(false, Ordering::Release);
-        cache
+    pub(crate) fn new(
+        memory: Memory,
+        room: u64,
+        remote: Option<Remote>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self {
+            core: Arc::new(Core {
+                id: NEXT.fetch_add(1, Ordering::Relaxed),
+                memory,
+                remote,
+                flights: Arc::default(),
+                log: Log::default(),
+                marks: Marks::default(),
+                counters: Counters::default(),
+                budget: Budget::new(room),
+                clock,
+                is_enabled: AtomicBool::new(true),
+                fills: AtomicU64::new(0),
+                sweeper: Mutex::default(),
+                background: Arc::default(),
+            }),
+        }
     }
 
     /// Switches the cache off or on while the service runs; for 3 a.m.
@@ -209,6 +208,11 @@ impl Cache {
             let running = background.running.load(Ordering::Acquire);
             tracing::warn!(target: "tower_response_cache", "closed with {running} fills still under way");
         }
+        if let Some(remote) = &self.core.remote {
+            if let Err(error) = remote.close().await {
+                self.store_failed(&error);
+            }
+        }
         let sweeper = self
             .core
             .sweeper
@@ -268,29 +272,63 @@ impl Cache {
         self.core.budget.reserve(bytes)
     }
 
-    /// Stores a complete response; `mark` is the key of what is remembered about it.
-    pub(crate) fn store(
+    pub(crate) fn remote(&self) -> Option<&Remote> {
+        self.core
+            .remote
+            .as_ref()
+            .filter(|_| !self.core.background.is_closed.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn moment(&self) -> Moment {
+        Moment {
+            now: self.now(),
+            wall: self.core.clock.wall(),
+        }
+    }
+
+    /// Stores a complete response in memory, and sends it to the remote store if there is one.
+    pub(crate) fn store(&self, place: &Placement, rule: &VaryRule, entry: Arc<Entry>) {
+        if !self.is_enabled() {
+            return;
+        }
+        self.core.marks.lift(Mark::Uncacheable, place.mark);
+        if entry.head.shareable {
+            self.core.marks.set(Mark::Shareable, place.mark, self.now());
+        }
+        if let Err(reason) = self.promote(&place.key, rule, &place.request, entry.clone()) {
+            return self.refuse(reason, place.mark);
+        }
+        self.core.counters.stored();
+        if let (Some(remote), Some(path)) = (self.remote(), place.path.clone()) {
+            let (key, rule, request) = (place.key.clone(), rule.clone(), place.request.clone());
+            let set = remote
+                .clone()
+                .set(path, key, rule, request, entry, self.moment());
+            let cache = self.clone();
+            self.spawn(async move {
+                if let Err(error) = set.await {
+                    cache.store_failed(&error);
+                }
+            });
+        }
+    }
+
+    /// Puts an entry into memory.
+    pub(crate) fn promote(
         &self,
         key: &Key,
         rule: &VaryRule,
         request: &HeaderMap,
         entry: Arc<Entry>,
-        mark: u64,
-    ) {
-        if !self.is_enabled() {
-            return;
-        }
-        self.core.marks.lift(Mark::Uncacheable, mark);
-        if entry.head.shareable {
-            self.core.marks.set(Mark::Shareable, mark, self.now());
-        }
-        match self.core.memory.put(key, rule, request, entry) {
-            Ok(()) => {
-                self.core.counters.stored();
-                self.start_sweeper();
-            }
-            Err(reason) => self.refuse(reason, mark),
-        }
+    ) -> Result<(), Reason> {
+        self.core.memory.put(key, rule, request, entry)?;
+        self.start_sweeper();
+        Ok(())
+    }
+
+    pub(crate) fn store_failed(&self, error: &StoreError) {
+        self.core.counters.store_error();
+        tracing::debug!(target: "tower_response_cache", "the remote store failed: {error}");
     }
 
     /// Counts a response that is not stored, and remembers it where the next will not be either.
@@ -348,6 +386,18 @@ impl Cache {
     }
 }
 
+/// Where a response is stored, and what is remembered where it is not.
+pub(crate) struct Placement {
+    /// The primary key.
+    pub(crate) key: Key,
+    /// For the remote store, if the entry goes there.
+    pub(crate) path: Option<String>,
+    /// The fields that the client sent, from which variants are told.
+    pub(crate) request: HeaderMap,
+    /// The key of marks.
+    pub(crate) mark: u64,
+}
+
 /// A place among the background work, given back however the work ends.
 struct Place(Arc<Background>);
 
@@ -372,103 +422,6 @@ async fn sweep(core: Weak<Core>) {
         if !core.memory.sweep(millis(core.clock.elapsed())) {
             *sweeper = None;
             return;
-        }
-    }
-}
-
-/// Settings of a [`Cache`] that differ from the defaults; [`build`](Self::build) checks them.
-#[derive(Debug)]
-#[must_use = "a builder does nothing until `build` is called"]
-pub struct CacheBuilder {
-    memory: u64,
-    clock: Arc<dyn Clock>,
-    version: Option<String>,
-}
-
-impl Default for CacheBuilder {
-    fn default() -> Self {
-        Self {
-            memory: DEFAULT_MEMORY,
-            clock: Arc::new(SystemClock::new()),
-            version: None,
-        }
-    }
-}
-
-impl CacheBuilder {
-    /// The bound of the memory tier in bytes: keys, heads, bodies and overhead of everything
-    /// stored, and besides a quarter of it for bodies that are being read.
-    ///
-    /// Default: 64 MiB. At least 64 KiB.
-    pub fn memory(mut self, bytes: u64) -> Self {
-        self.memory = bytes;
-        self
-    }
-
-    /// What tells the time. Default: the system's clock.
-    pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Arc::new(clock);
-        self
-    }
-
-    /// The version of the service, such as `env!("CARGO_PKG_VERSION")`.
-    ///
-    /// Part of the key in a store that outlives the process, so that a deployment which changed the shape of its responses starts
-    /// cold; without meaning for memory. Default: none.
-    pub fn version(mut self, version: impl Into<String>) -> Self {
-        self.version = Some(version.into());
-        self
-    }
-
-    /// Makes the cache.
-    ///
-    /// # Errors
-    ///
-    /// When a setting makes no sense; the message says what to change.
-    ///
-    /// ```
-    /// use tower_response_cache::Cache;
-    ///
-    /// let error = Cache::builder().memory(10).build().unwrap_err();
-    /// assert_eq!(
-    ///     error.to_string(),
-    ///     "a memory of 10 bytes holds nothing; give at least 65536, or use Cache::disabled()",
-    /// );
-    /// ```
-    pub fn build(self) -> Result<Cache, BuildError> {
-        if self.memory < LEAST_MEMORY {
-            return Err(BuildError::too_little_memory(self.memory, LEAST_MEMORY));
-        }
-        if self.memory > MOST_MEMORY {
-            return Err(BuildError::too_much_memory(self.memory, MOST_MEMORY));
-        }
-        if let Some(version) = &self.version {
-            let is_good = |b: u8| b.is_ascii_alphanumeric() || b"._+-".contains(&b);
-            if version.is_empty() || version.len() > 64 || !version.bytes().all(is_good) {
-                return Err(BuildError::version(version));
-            }
-        }
-        Ok(self.assemble())
-    }
-
-    fn assemble(self) -> Cache {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        Cache {
-            core: Arc::new(Core {
-                id: NEXT.fetch_add(1, Ordering::Relaxed),
-                version: self.version,
-                memory: Memory::new(self.memory),
-                flights: Arc::default(),
-                log: Log::default(),
-                marks: Marks::default(),
-                counters: Counters::default(),
-                budget: Budget::new(self.memory / 4),
-                clock: self.clock,
-                is_enabled: AtomicBool::new(true),
-                fills: AtomicU64::new(0),
-                sweeper: Mutex::default(),
-                background: Arc::default(),
-            }),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What can go wrong when a cache is made.
+//! What can go wrong: a cache that cannot be made, a remote store that does not answer.
 
 use std::fmt;
 
@@ -35,3 +35,25 @@ impl fmt::Display for BuildError {
 }
 
 impl std::error::Error for BuildError {}
+
+/// Why a [`Store`](crate::Store) could not do what it was asked for.
+///
+/// Counted, and never the failure of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreError(String);
+
+impl StoreError {
+    /// An error with a sentence for the log.
+    #[must_use]
+    pub fn new(why: impl Into<String>) -> Self {
+        Self(why.into())
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for StoreError {}

@@ -13,17 +13,15 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::HeaderMap;
 use http_body::Body;
 use tokio::time::Instant;
 
 use crate::{
     body::{Handover, ResponseBody, Rest},
     budget::Reservation,
-    cache::Cache,
+    cache::{Cache, Placement},
     entry::Entry,
     flight::{Ending, Guard, Shared},
-    key::Key,
     status::Reason,
 };
 
@@ -31,16 +29,11 @@ use crate::{
 pub(crate) struct Job {
     pub(crate) cache: Cache,
     pub(crate) shared: Arc<Shared>,
-    /// The primary key.
-    pub(crate) key: Key,
-    /// The fields that the client sent, from which variants are told.
-    pub(crate) request: HeaderMap,
+    pub(crate) place: Placement,
     /// A 5xx goes to those who wait already and nowhere else.
     pub(crate) is_stored: bool,
     pub(crate) max_body_size: u64,
     pub(crate) deadline: Instant,
-    /// Called when the body turns out not to be storable, to remember it.
-    pub(crate) mark: u64,
 }
 
 impl Job {
@@ -49,20 +42,15 @@ impl Job {
         let head = self.shared.head.clone();
         let entry = Arc::new(Entry::new(head, body, guard.flight().origin));
         if self.is_stored {
-            self.cache.store(
-                &self.key,
-                &self.shared.rule,
-                &self.request,
-                entry.clone(),
-                self.mark,
-            );
+            self.cache
+                .store(&self.place, &self.shared.rule, entry.clone());
         }
         entry
     }
 
     fn refuse(&self, reason: Reason) {
         if self.is_stored {
-            self.cache.refuse(reason, self.mark);
+            self.cache.refuse(reason, self.place.mark);
         }
     }
 }

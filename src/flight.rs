@@ -17,14 +17,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use smallvec::SmallVec;
 
 use crate::{
     budget::Reservation,
     entry::{Entry, Millis, Origin, StoredHead},
     invalidation::PrehashedBuilder,
     key::Key,
-    policy::VaryRule,
+    policy::{Encoded, VaryRule},
     status::Reason,
 };
 
@@ -56,7 +55,7 @@ pub(crate) struct Shared {
     pub(crate) head: Arc<StoredHead>,
     pub(crate) rule: VaryRule,
     /// The selecting fields of the starter.
-    pub(crate) values: SmallVec<[u8; 128]>,
+    pub(crate) values: Encoded,
     /// How long the body will be; only then is it certain that nobody has to be left behind.
     pub(crate) length: Option<u64>,
 }

@@ -108,6 +108,14 @@ pub(crate) struct Strip<'a> {
     pub(crate) fields: &'a [HeaderName],
 }
 
+/// How many slots a stored head has at the most.
+pub(crate) const SLOTS: usize = 3;
+
+/// Whether a field at the start of a stored head is a slot and no field of the response.
+pub(crate) fn is_slot(name: &HeaderName, status_slot: bool) -> bool {
+    *name == AGE || *name == X_CACHE || (status_slot && *name == CACHE_STATUS)
+}
+
 /// The fields to store of a response, behind the slots for our own.
 ///
 /// `Set-Cookie` is never among them: who stores a response that has one wants it without. The values are copied, so that they do not

@@ -1,36 +1,14 @@
-//! `ResponseCacheLayer`: every setting of a route, once.
+//! `ResponseCacheLayer`: the options of a route.
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use http::{HeaderName, request, response};
 use tower_layer::Layer;
 
 use crate::{
-    admission::{Cookies, Credentials},
-    cache::Cache,
-    headers::StatusHeaders,
-    key::Query,
-    policy::StoringSettings,
-    service::ResponseCache,
-    streaks::Streaks,
+    cache::Cache, headers::StatusHeaders, key::Query, personal::Credentials,
+    service::ResponseCache, settings::Settings,
 };
-
-type RequestCondition = Arc<dyn Fn(&request::Parts) -> bool + Send + Sync>;
-type ResponseCondition = Arc<dyn Fn(&response::Parts) -> bool + Send + Sync>;
-type Partition = Arc<dyn Fn(&request::Parts) -> Option<String> + Send + Sync>;
-
-/// Numbers for layers and for closures, which cannot be compared.
-fn next_number() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    NEXT.fetch_add(1, Ordering::Relaxed)
-}
 
 /// A [`Layer`] that answers repeated requests from a [`Cache`].
 ///
@@ -65,88 +43,9 @@ pub struct ResponseCacheLayer {
     settings: Arc<Settings>,
 }
 
-/// What a layer was told.
-#[derive(Clone)]
-pub(crate) struct Settings {
-    pub(crate) cache: Cache,
-    /// Flights and marks are kept by layer and key; clones share them, a changed clone does not.
-    pub(crate) id: u64,
-    pub(crate) storing: StoringSettings,
-    pub(crate) query: Option<Query>,
-    pub(crate) ignore_host: bool,
-    pub(crate) bypass_when: Vec<RequestCondition>,
-    pub(crate) store_when: Vec<ResponseCondition>,
-    pub(crate) partition_by: Option<(String, Partition)>,
-    pub(crate) credentials: Credentials,
-    pub(crate) cookies: Cookies,
-    pub(crate) strip_fields: Vec<HeaderName>,
-    pub(crate) status_headers: StatusHeaders,
-    pub(crate) detach: bool,
-    pub(crate) fill_timeout: Duration,
-    pub(crate) wait_timeout: Duration,
-    /// One number for each closure; see [`Settings::fingerprint`].
-    closures: Vec<u64>,
-    /// What tells the key and admission settings from other layers'; empty for the defaults.
-    pub(crate) fingerprint: String,
-    pub(crate) streaks: Arc<Streaks>,
-}
-
-impl Settings {
-    /// Whether a request has to be shown as a whole to somebody.
-    #[inline]
-    pub(crate) fn has_closures(&self) -> bool {
-        !self.bypass_when.is_empty() || self.partition_by.is_some()
-    }
-
-    fn fingerprint(&self) -> String {
-        let mut text = String::new();
-        let mut say = |name: &str, value: &dyn fmt::Debug, is_default: bool| {
-            use fmt::Write;
-            if !is_default {
-                let _ = write!(text, "{name}={value:?};");
-            }
-        };
-        say("q", &self.query, self.query.is_none());
-        say("h", &self.ignore_host, !self.ignore_host);
-        let credentials = &self.credentials;
-        say("c", credentials, *credentials == Credentials::default());
-        say("k", &self.cookies, !self.cookies.are_declared());
-        say("s", &self.strip_fields, self.strip_fields.is_empty());
-        let store_set_cookie = self.storing.store_set_cookie;
-        say("o", &store_set_cookie, !store_set_cookie);
-        let partition = self.partition_by.as_ref().map(|(name, _)| name);
-        say("p", &partition, partition.is_none());
-        say("f", &self.closures, self.closures.is_empty());
-        text
-    }
-}
-
 impl fmt::Debug for ResponseCacheLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.settings.fmt(f)
-    }
-}
-
-impl fmt::Debug for Settings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseCacheLayer")
-            .field("storing", &self.storing)
-            .field("query", &self.query)
-            .field("ignore_host", &self.ignore_host)
-            .field("bypass_when", &self.bypass_when.len())
-            .field("store_when", &self.store_when.len())
-            .field(
-                "partition_by",
-                &self.partition_by.as_ref().map(|(name, _)| name),
-            )
-            .field("credentials", &self.credentials)
-            .field("cookies", &self.cookies)
-            .field("strip_fields", &self.strip_fields)
-            .field("status_headers", &self.status_headers)
-            .field("detach", &self.detach)
-            .field("fill_timeout", &self.fill_timeout)
-            .field("wait_timeout", &self.wait_timeout)
-            .finish_non_exhaustive()
     }
 }
 
@@ -154,36 +53,14 @@ impl ResponseCacheLayer {
     /// A layer with the defaults, on this cache (`Cache` or `&Cache`).
     pub fn new(cache: impl Into<Cache>) -> Self {
         Self {
-            settings: Arc::new(Settings {
-                cache: cache.into(),
-                id: next_number(),
-                storing: StoringSettings::default(),
-                query: None,
-                ignore_host: false,
-                bypass_when: Vec::new(),
-                store_when: Vec::new(),
-                partition_by: None,
-                credentials: Credentials::default(),
-                cookies: Cookies::default(),
-                strip_fields: Vec::new(),
-                status_headers: StatusHeaders::default(),
-                detach: true,
-                fill_timeout: Duration::from_secs(30),
-                wait_timeout: Duration::from_secs(5),
-                closures: Vec::new(),
-                fingerprint: String::new(),
-                streaks: Arc::default(),
-            }),
+            settings: Arc::new(Settings::new(cache.into())),
         }
     }
 
     fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
         let settings = Arc::make_mut(&mut self.settings);
         change(settings);
-        settings.storing.cookies_declared = settings.cookies.are_declared();
-        settings.id = next_number();
-        settings.fingerprint = settings.fingerprint();
-        settings.streaks = Arc::default();
+        settings.renew();
         self
     }
 
@@ -247,7 +124,7 @@ impl ResponseCacheLayer {
     ) -> Self {
         self.with(|settings| {
             settings.bypass_when.push(Arc::new(condition));
-            settings.closures.push(next_number());
+            settings.add_closure();
         })
     }
 
@@ -268,7 +145,7 @@ impl ResponseCacheLayer {
     ) -> Self {
         self.with(|settings| {
             settings.store_when.push(Arc::new(condition));
-            settings.closures.push(next_number());
+            settings.add_closure();
         })
     }
 
@@ -296,7 +173,7 @@ impl ResponseCacheLayer {
     ) -> Self {
         self.with(|settings| {
             settings.partition_by = Some((name.into(), Arc::new(partition)));
-            settings.closures.push(next_number());
+            settings.add_closure();
         })
     }
 

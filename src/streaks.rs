@@ -10,10 +10,7 @@ use std::{
 };
 
 use crate::{
-    admission::{HeadRef, hint},
-    invalidation::PrehashedBuilder,
-    key::hasher,
-    router::matched_route,
+    head::HeadRef, invalidation::PrehashedBuilder, key::hasher, router::matched_route,
     status::Reason,
 };
 
@@ -97,6 +94,19 @@ impl Streaks {
             routes.remove(&route);
             self.running.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+}
+
+/// Which option to look at; reasons that were asked for need none.
+fn hint(reason: Reason) -> Option<&'static str> {
+    match reason {
+        Reason::Cookie => Some("see ignore_cookies or vary_on_cookie"),
+        Reason::Authorization | Reason::Credential => Some("see partition_by or credentials"),
+        Reason::Partition => Some("partition_by returned None"),
+        Reason::RequestBody => Some("a GET with a body is not cached"),
+        Reason::HostConflict => Some("the request names two authorities"),
+        Reason::KeyTooLong => Some("its URI and fields are longer than 8 KiB"),
+        _ => None,
     }
 }
 

@@ -12,8 +12,8 @@ use http::{
 
 use super::{
     directives::ResponseDirectives,
+    facts::StoringSettings,
     handler::CachePolicy,
-    storing::StoringSettings,
     syntax::{MAX_SECONDS, delta_seconds, members, trim},
 };
 use crate::status::Reason;

@@ -52,6 +52,7 @@
 //! - An absent field differs from an empty one.
 
 mod directives;
+mod facts;
 mod freshness;
 mod handler;
 mod nominated;
@@ -62,6 +63,8 @@ mod testing;
 mod vary;
 
 pub(crate) use directives::RequestDirectives;
+pub(crate) use facts::{RequestFacts, StoringSettings};
 pub use handler::CachePolicy;
-pub(crate) use storing::{Decision, Plan, RequestFacts, StoringSettings, decide, declared_length};
+pub(crate) use nominated::Encoded;
+pub(crate) use storing::{Decision, Plan, decide, declared_length};
 pub(crate) use vary::VaryRule;

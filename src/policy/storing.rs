@@ -4,10 +4,7 @@
 //! [`decide`] asks one rule after the other, the strongest first; a response that passes all of
 //! them is stored. What only the body tells (its length, its end) is watched by who reads it.
 
-use std::{
-    fmt,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use http::{
     HeaderMap, StatusCode,
@@ -16,6 +13,7 @@ use http::{
 
 use super::{
     directives::ResponseDirectives,
+    facts::{RequestFacts, StoringSettings},
     freshness::{self, Freshness},
     handler::CachePolicy,
     syntax::{cut, decimal, members, trim},
@@ -27,61 +25,6 @@ use crate::status::Reason;
 const MAX_HEAD_FIELDS: usize = 128;
 /// The most bytes that the names and values of a stored head may have.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
-
-/// What a layer was told about storing.
-#[derive(Debug, Clone)]
-pub(crate) struct StoringSettings {
-    /// For responses that say nothing about freshness; zero: they are not stored.
-    pub(crate) ttl: Duration,
-    /// In place of what the response says; only handlers win over it.
-    pub(crate) force_ttl: Option<Duration>,
-    /// For 404 and 410 that say nothing about freshness.
-    pub(crate) negative_ttl: Option<Duration>,
-    /// The longest body that is stored, in bytes.
-    pub(crate) max_body_size: u64,
-    /// Responses with `Set-Cookie` are stored, without that field.
-    pub(crate) store_set_cookie: bool,
-    /// The route said which cookies it varies on, so `Vary: Cookie` is understood.
-    pub(crate) cookies_declared: bool,
-}
-
-impl Default for StoringSettings {
-    fn default() -> Self {
-        Self {
-            ttl: Duration::from_secs(60),
-            force_ttl: None,
-            negative_ttl: None,
-            max_body_size: 1024 * 1024,
-            store_set_cookie: false,
-            cookies_declared: false,
-        }
-    }
-}
-
-/// What is known of the request that a response answers.
-pub(crate) struct RequestFacts<'a> {
-    /// The fields as the client sent them.
-    pub(crate) headers: &'a HeaderMap,
-    /// The request carries `Authorization`.
-    pub(crate) authorization: bool,
-    /// Why the request is somebody's own, unless `partition_by` lifted that.
-    pub(crate) personal: Option<Reason>,
-    /// The key has a part from `partition_by`.
-    pub(crate) partitioned: bool,
-    /// Whether a field name, in lower case, is one that identifies somebody.
-    pub(crate) is_credential: &'a dyn Fn(&str) -> bool,
-}
-
-impl fmt::Debug for RequestFacts<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Without the fields: they are what must not stand in a log.
-        f.debug_struct("RequestFacts")
-            .field("authorization", &self.authorization)
-            .field("personal", &self.personal)
-            .field("partitioned", &self.partitioned)
-            .finish_non_exhaustive()
-    }
-}
 
 /// What becomes of a response.
 #[derive(Debug, Clone, PartialEq, Eq)]

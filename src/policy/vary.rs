@@ -15,8 +15,8 @@ use http::{
 use smallvec::SmallVec;
 
 use super::{
+    facts::{RequestFacts, StoringSettings},
     nominated::{self, Encoded},
-    storing::{RequestFacts, StoringSettings},
     syntax::{members, trim},
 };
 use crate::status::Reason;
@@ -35,6 +35,21 @@ impl VaryRule {
 
     pub(crate) fn names(&self) -> &[HeaderName] {
         &self.names
+    }
+
+    /// A rule over these fields, as [`names`](Self::names) gave them.
+    pub(crate) fn from_names(mut names: Vec<HeaderName>) -> Self {
+        names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+        names.dedup();
+        let names = names.into();
+        Self { names }
+    }
+
+    /// The values of a request, as [`write_values`](Self::write_values) writes them.
+    pub(crate) fn values(&self, request: &HeaderMap) -> Encoded {
+        let mut values = Encoded::new();
+        self.write_values(request, &mut values);
+        values
     }
 
     /// Writes the values that a request has for these fields, so that two requests that are

@@ -304,9 +304,7 @@ impl Memory {
     ) -> Found {
         let mut newest: Option<Arc<Entry>> = None;
         for rule in &variants.rules {
-            let mut values = SmallVec::new();
-            rule.write_values(request, &mut values);
-            let suffix = variant_suffix(&values);
+            let suffix = variant_suffix(&rule.values(request));
             let place = Borrowed {
                 hash: variant_hash(hash, &suffix),
                 primary,
@@ -341,9 +339,7 @@ impl Memory {
         if rule.is_empty() {
             return self.put_at(key.clone(), entry);
         }
-        let mut values = SmallVec::new();
-        rule.write_values(request, &mut values);
-        let place = key.with_variant(&values);
+        let place = key.with_variant(&rule.values(request));
         let ends = entry.head.lifetime.ends();
         let listed = self.map.peek(&MapKey(key.clone()));
         if let Some(Slot::Response(known)) = &listed {

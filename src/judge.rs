@@ -1,0 +1,118 @@
+//! What is done with a response of the inner service: shared and stored, or handed to its client
+//! alone. The rules are in `policy/`; here is what they are asked, and the head that is stored.
+
+use std::{sync::Arc, time::SystemTime};
+
+use http::response;
+use http_body::Body;
+use tokio::time::Instant;
+
+use crate::{
+    entry::{Lifetime, StoredHead, millis},
+    flight::Shared,
+    headers::{Strip, has_status_slot, stored_head},
+    pending::Pending,
+    policy::{self, CachePolicy, Decision, Plan, RequestFacts},
+    settings::Settings,
+    status::Reason,
+};
+
+/// When the inner service was called.
+#[derive(Clone, Copy)]
+pub(crate) struct Started {
+    pub(crate) wall: SystemTime,
+    /// Later than this nothing is stored or shared.
+    pub(crate) deadline: Instant,
+}
+
+/// What is done with a response.
+pub(crate) enum Judged {
+    /// Shared with those who wait; and stored, if true.
+    Share(Arc<Shared>, bool),
+    Refuse(Reason),
+}
+
+/// Judges the head of a response.
+pub(crate) fn judge<B: Body>(
+    settings: &Settings,
+    pending: &Pending,
+    head: &mut response::Parts,
+    body: &B,
+    started: Started,
+) -> Judged {
+    let cache = &pending.cache;
+    let handler_policy = head.extensions.remove::<CachePolicy>();
+    if Instant::now() > started.deadline {
+        return Judged::Refuse(Reason::FillTimeout);
+    }
+    let is_credential = |name: &str| settings.credentials.contains(name);
+    let facts = RequestFacts {
+        headers: &pending.headers,
+        authorization: pending.authorization,
+        personal: pending.personal,
+        partitioned: settings.partition_by.is_some(),
+        is_credential: &is_credential,
+    };
+    let response_time = cache.clock().wall();
+    let decision = policy::decide(
+        &settings.storing,
+        &facts,
+        head.status,
+        &head.headers,
+        handler_policy.as_ref(),
+        started.wall,
+        response_time,
+    );
+    let (plan, is_stored) = match decision {
+        Decision::Store(plan) => (plan, true),
+        Decision::ShareOnly(plan) => (plan, false),
+        Decision::Refuse(reason) => return Judged::Refuse(reason),
+    };
+    if is_stored && !settings.store_when.iter().all(|condition| condition(head)) {
+        return Judged::Refuse(Reason::StoreWhen);
+    }
+    let length = match policy::declared_length(&head.headers) {
+        Ok(Some(length)) => Some(length),
+        Ok(None) => body.size_hint().exact(),
+        Err(reason) => return Judged::Refuse(reason),
+    };
+    if length.is_some_and(|length| length > settings.storing.max_body_size) {
+        return Judged::Refuse(Reason::BodyTooLarge);
+    }
+    Judged::Share(
+        shared(settings, pending, head, *plan, length, response_time),
+        is_stored,
+    )
+}
+
+fn shared(
+    settings: &Settings,
+    pending: &Pending,
+    head: &response::Parts,
+    plan: Plan,
+    length: Option<u64>,
+    response_time: SystemTime,
+) -> Arc<Shared> {
+    let strip = Strip {
+        fields: &settings.strip_fields,
+    };
+    let stored = StoredHead {
+        status: head.status,
+        version: head.version,
+        headers: stored_head(&head.headers, strip, response_time),
+        status_slot: has_status_slot(&head.headers),
+        lifetime: Lifetime {
+            response_time: pending.cache.now(),
+            initial_age: millis(plan.initial_age),
+            freshness: millis(plan.freshness.lifetime),
+        },
+        shareable: plan.shareable,
+        shareable_with_authorization: plan.shareable_with_authorization,
+    };
+    Arc::new(Shared {
+        head: Arc::new(stored),
+        values: plan.vary.values(&pending.headers),
+        rule: plan.vary,
+        length,
+    })
+}
