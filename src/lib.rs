@@ -1,5 +1,5 @@
 //! A response cache for axum, tower and hyper.
-#![warn(missing_docs)]
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::print_stdout))]
 
 mod admission;
 mod answer;
