@@ -14,11 +14,10 @@ use std::{
 
 use bytes::{Buf, Bytes, BytesMut};
 use http_body::Body;
-use tokio::time::Instant;
+use tokio::{runtime::Handle, time::Instant};
 
 use crate::{
     body::{Handover, ResponseBody, Rest},
-    budget::Reservation,
     cache::{Cache, Placement},
     entry::Entry,
     flight::{Ending, Guard, Shared},
@@ -74,14 +73,6 @@ where
     B::Data: Send,
     B::Error: Send,
 {
-    let Some(mut room) = job.cache.reserve_room(length.unwrap_or(0)) else {
-        job.refuse(Reason::NoRoom);
-        guard.end(Ending::Refused(Reason::NoRoom), Vec::new());
-        return Filled {
-            body: ResponseBody::inner(body),
-            refused: Some(Reason::NoRoom),
-        };
-    };
     let mut reading = Reading {
         body: Box::pin(body),
         limit: job.max_body_size,
@@ -89,10 +80,10 @@ where
         size: 0,
     };
     let mut frames = Vec::new();
-    let ready = poll_fn(|cx| Poll::Ready(reading.read_ready(cx, &mut frames, &mut room))).await;
-    let runtime = tokio::runtime::Handle::try_current();
-    let stop = match (ready, runtime) {
-        (Some(Read::End), _) => {
+    // What is ready at once is stored or handed out before anybody waits: it takes no room.
+    let ready = poll_fn(|cx| Poll::Ready(reading.read_ready(cx, &mut frames))).await;
+    let stop = match ready {
+        Some(Read::End) => {
             let body = joined(&frames);
             let entry = job.store(&guard, body.clone());
             guard.complete(job.shared.clone(), entry, Vec::new());
@@ -101,21 +92,26 @@ where
                 refused: None,
             };
         }
-        (Some(stop), _) => stop,
-        (None, Ok(runtime)) => {
-            guard.publish(job.shared.clone(), frames, room);
-            let handover = Handover::new();
-            let body = ResponseBody::filling(guard.flight().reader(), length, handover.clone());
-            let task = read_on(guard, job, reading, handover);
-            let span = tracing::Span::current();
-            runtime.spawn(tracing::Instrument::instrument(task, span));
-            return Filled {
-                body,
-                refused: None,
-            };
-        }
-        // Nobody could read on while the client pauses.
-        (None, Err(_)) => Read::Stop(Reason::NoRoom, None, None),
+        Some(stop) => stop,
+        None => match (
+            job.cache.reserve_room(reading.room()),
+            Handle::try_current(),
+        ) {
+            (Some(room), Ok(runtime)) => {
+                guard.publish(job.shared.clone(), frames, room);
+                let handover = Handover::new();
+                let body = ResponseBody::filling(guard.flight().reader(), length, handover.clone());
+                let task = read_on(guard, job, reading, handover);
+                let span = tracing::Span::current();
+                runtime.spawn(tracing::Instrument::instrument(task, span));
+                return Filled {
+                    body,
+                    refused: None,
+                };
+            }
+            // No room, or nobody who could read on while the client pauses.
+            _ => Read::Stop(Reason::NoRoom, None, None),
+        },
     };
     let Read::Stop(reason, last, rest) = stop else {
         unreachable!("a frame is never what reading stops at");
@@ -199,25 +195,20 @@ impl<B: Body> Reading<B> {
         self.length.is_some()
     }
 
+    /// How much room it takes when others wait for it: all of it, as far as is known.
+    fn room(&self) -> u64 {
+        self.length.unwrap_or(self.size)
+    }
+
     fn is_all(&self) -> bool {
         self.length == Some(self.size)
     }
 
     /// Reads what is there without waiting.
-    fn read_ready(
-        &mut self,
-        cx: &mut Context<'_>,
-        frames: &mut Vec<Bytes>,
-        room: &mut Reservation,
-    ) -> Option<Read<B>> {
+    fn read_ready(&mut self, cx: &mut Context<'_>, frames: &mut Vec<Bytes>) -> Option<Read<B>> {
         loop {
             match self.poll_next(cx) {
-                Poll::Ready(Read::Frame(frame)) => {
-                    if !self.is_bounded() && !room.grow(frame.len() as u64) {
-                        return Some(Read::Stop(Reason::NoRoom, Some(frame), None));
-                    }
-                    frames.push(frame);
-                }
+                Poll::Ready(Read::Frame(frame)) => frames.push(frame),
                 Poll::Ready(read) => return Some(read),
                 Poll::Pending => return None,
             }
