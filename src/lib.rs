@@ -1,4 +1,56 @@
-//! A response cache for axum, tower and hyper.
+//! A response cache for axum, tower and hyper: one layer in front of your handlers.
+//!
+//! [`ResponseCacheLayer`] answers repeated GET and HEAD requests from a [`Cache`]. By default it keeps responses for 60 seconds in 64 MiB of
+//! memory, passes through whatever could be personal, calls the handler once for all who ask for a cold key at the same time, and
+//! says in `X-Cache` and `Cache-Status` what it did.
+//!
+//! # A tour
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use axum::{Json, Router, extract::{Request, State}, response::IntoResponse, routing::get};
+//! use tower_response_cache::{Cache, CachePolicy, ResponseCacheLayer, Selector};
+//!
+//! async fn list() -> &'static str {
+//!     "all the users"
+//! }
+//!
+//! // The data first, the invalidation second; it also beats a fill that is under way.
+//! async fn create(State(cache): State<Cache>, request: Request) -> &'static str {
+//!     cache.invalidate(Selector::request(&request));
+//!     "created"
+//! }
+//!
+//! // A handler may say itself how long: to the cache alone, the client sees nothing of it.
+//! async fn rate() -> impl IntoResponse {
+//!     (CachePolicy::ttl(Duration::from_secs(5)), Json(1.09))
+//! }
+//!
+//! let cache = Cache::in_memory();
+//! let layer = ResponseCacheLayer::new(&cache);
+//! let app: Router = Router::new()
+//!     .route("/users", get(list).post(create).layer(layer.clone().ttl(Duration::from_secs(300))))
+//!     .route("/rate", get(rate).layer(layer))
+//!     .with_state(cache.clone());
+//! # let _ = app;
+//! assert_eq!(cache.stats().entries(), 0);
+//! ```
+//!
+//! # Where to look
+//!
+//! - [`docs::rules`]: what is stored, for whom, and for how long, one rule per line.
+//! - [`ResponseCacheLayer`]: the options of a route. [`Cache`]: the shared handle.
+//! - [`CachePolicy`], [`Selector`], [`Query`], [`Credentials`]: what options and handlers take.
+//! - [`Stats`], [`Reason`]: what happened, and why.
+//! - [`Store`]: what a store outside of this process has to be.
+//!
+//! # Features
+//!
+//! | feature | default | what it brings | what it costs |
+//! |---|---|---|---|
+//! | `axum` | yes | nested routers are told apart, warnings name the route, [`CachePolicy`] as part of an answer | nothing over axum itself |
+//! | `test-util` | no | `ManualClock`, `assert_cached!` | nothing at run time |
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::print_stdout))]
 
 mod admission;
@@ -40,6 +92,8 @@ pub use body::{BodyError, ResponseBody};
 pub use builder::CacheBuilder;
 pub use cache::Cache;
 pub use clock::Clock;
+#[cfg(feature = "test-util")]
+mod test_util;
 #[cfg(any(feature = "test-util", test))]
 pub use clock::ManualClock;
 pub use error::{BuildError, StoreError};
@@ -55,3 +109,12 @@ pub use service::ResponseCache;
 pub use stats::Stats;
 pub use status::{Forward, Reason};
 pub use store::{Store, StoreFuture, StoreKey};
+#[cfg(feature = "test-util")]
+pub use test_util::Asked;
+#[cfg(feature = "test-util")]
+#[doc(hidden)]
+pub use test_util::x_cache_of;
+
+#[cfg(all(doctest, feature = "test-util", feature = "axum"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
