@@ -260,6 +260,15 @@ fn main() -> ExitCode {
         count_hits(&mut layer.layer(plain(1024)), 1000);
         return ExitCode::SUCCESS;
     }
+    if std::env::args().any(|argument| argument == "--count-misses") {
+        let mut service = layer.layer(plain(1024));
+        for call in 0..1000 {
+            let mut request = request("/", None);
+            *request.uri_mut() = format!("/miss/{call}").parse().expect("a path");
+            drop(black_box(one_hit(&mut service, request)));
+        }
+        return ExitCode::SUCCESS;
+    }
     let (bare, hit) = measure(&mut plain(1024), &mut layer.layer(plain(1024)), same);
     let (_, large) = measure(&mut plain(1024), &mut layer.layer(plain(65_536)), |_| {
         request("/large", None)

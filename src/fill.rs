@@ -9,7 +9,7 @@ use std::{
     future::poll_fn,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -23,6 +23,11 @@ use crate::{
     flight::{Ending, Guard, Shared},
     status::Reason,
 };
+
+/// What a frame costs besides its bytes: a body in frames of one byte is no way round the bound.
+const FRAME_OVERHEAD: u64 = 64;
+/// So many frames are read at once before the others get a turn.
+const MAX_READY_FRAMES: usize = 256;
 
 /// What is to be done with the response when its body is complete.
 pub(crate) struct Job {
@@ -94,7 +99,7 @@ where
         }
         Some(stop) => stop,
         None => match (
-            job.cache.reserve_room(reading.room()),
+            job.cache.reserve_room(reading.room(frames.len())),
             Handle::try_current(),
         ) {
             (Some(room), Ok(runtime)) => {
@@ -143,7 +148,7 @@ where
             Err(_) => Read::Stop(Reason::FillTimeout, None, None),
         };
         let (reason, last, rest) = match read {
-            Read::Frame(frame) if !reading.is_bounded() && !guard.grow(frame.len() as u64) => {
+            Read::Frame(frame) if !guard.grow(reading.room_of(&frame)) => {
                 (Reason::NoRoom, Some(frame), None)
             }
             Read::Frame(frame) => {
@@ -190,14 +195,17 @@ struct Reading<B: Body> {
 }
 
 impl<B: Body> Reading<B> {
-    /// Whether room was reserved for all of it.
-    fn is_bounded(&self) -> bool {
-        self.length.is_some()
+    /// How much room it takes when others wait for it: all of it, as far as is known.
+    fn room(&self, frames: usize) -> u64 {
+        self.length.unwrap_or(self.size) + FRAME_OVERHEAD * frames as u64
     }
 
-    /// How much room it takes when others wait for it: all of it, as far as is known.
-    fn room(&self) -> u64 {
-        self.length.unwrap_or(self.size)
+    /// How much more room one more frame takes; that of a body of known length is there already.
+    fn room_of(&self, frame: &Bytes) -> u64 {
+        match self.length {
+            Some(_) => FRAME_OVERHEAD,
+            None => FRAME_OVERHEAD + frame.len() as u64,
+        }
     }
 
     fn is_all(&self) -> bool {
@@ -208,7 +216,12 @@ impl<B: Body> Reading<B> {
     fn read_ready(&mut self, cx: &mut Context<'_>, frames: &mut Vec<Bytes>) -> Option<Read<B>> {
         loop {
             match self.poll_next(cx) {
-                Poll::Ready(Read::Frame(frame)) => frames.push(frame),
+                Poll::Ready(Read::Frame(frame)) => {
+                    frames.push(frame);
+                    if frames.len() >= MAX_READY_FRAMES {
+                        return None;
+                    }
+                }
                 Poll::Ready(read) => return Some(read),
                 Poll::Pending => return None,
             }
@@ -217,7 +230,7 @@ impl<B: Body> Reading<B> {
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Read<B>> {
         loop {
-            let frame = match std::task::ready!(self.body.as_mut().poll_frame(cx)) {
+            let frame = match ready!(self.body.as_mut().poll_frame(cx)) {
                 None if self.length.is_some_and(|length| length != self.size) => {
                     // RFC 9111, 3.3: an incomplete response must not be stored as complete.
                     return Poll::Ready(Read::Stop(
@@ -248,7 +261,9 @@ impl<B: Body> Reading<B> {
             };
             let bytes = data.copy_to_bytes(data.remaining());
             if bytes.is_empty() {
-                continue;
+                // A body of nothing but empty frames must not keep its thread.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             self.size += bytes.len() as u64;
             return Poll::Ready(if self.length.is_some_and(|length| self.size > length) {

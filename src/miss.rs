@@ -71,7 +71,7 @@ where
     ResBody::Error: Send,
 {
     pub(crate) async fn answer(mut self) -> Answer<ResBody, S::Error> {
-        if let Some(reason) = self.pending.personal_alone() {
+        if let Some(reason) = self.pending.alone {
             return self.fill_alone(Some(reason)).await;
         }
         let mut failures = 0;
@@ -264,9 +264,9 @@ where
             ..
         } = self;
         let cache = pending.cache.clone();
-        match pending.personal {
-            Some(reason) if pending.personal_alone().is_some() => cache.counters().bypass(reason),
-            _ => cache.counters().miss(),
+        match pending.alone {
+            Some(reason) => cache.counters().bypass(reason),
+            None => cache.counters().miss(),
         }
         cache.counters().fill();
         let (mut head, body) = request.into_parts();
@@ -334,7 +334,7 @@ where
                     cache.refuse(reason, pending.mark);
                 }
                 guard.end(Ending::Refused(reason), Vec::new());
-                said.detail = Some(pending.personal.unwrap_or(reason));
+                said.detail = Some(pending.alone.unwrap_or(reason));
                 ResponseBody::inner(body)
             }
         };

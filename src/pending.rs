@@ -42,6 +42,8 @@ pub(crate) struct Pending {
     pub(crate) arrived: u64,
     pub(crate) personal: Option<Reason>,
     pub(crate) authorization: bool,
+    /// Why the request may neither wait for others nor have them wait: it is personal, and nothing shareable is known of its key.
+    pub(crate) alone: Option<Reason>,
     /// As the client sent them.
     pub(crate) headers: HeaderMap,
     pub(crate) layer: u64,
@@ -69,6 +71,8 @@ impl Pending {
             hasher.finish()
         };
         let mark = mark_of(&[], lookup.hash);
+        let marks = settings.cache.marks();
+        let is_shareable = marks.is_set(Mark::Shareable, mark, settings.cache.now());
         Self {
             key: lookup.parts.to_key(lookup.hash, lookup.key_len),
             mark,
@@ -83,6 +87,7 @@ impl Pending {
             arrived: settings.cache.latest_fill(),
             personal: lookup.personal,
             authorization: lookup.authorization,
+            alone: lookup.personal.filter(|_| !is_shareable),
             headers: head.headers.clone(),
             layer: settings.id,
             cache: settings.cache.clone(),
@@ -109,11 +114,6 @@ impl Pending {
     /// Whether somebody's fill is under way that a HEAD may wait for.
     pub(crate) fn is_joinable(&self) -> bool {
         self.join_existing().is_some()
-    }
-
-    /// Why the request may neither wait for others nor have them wait.
-    pub(crate) fn personal_alone(&self) -> Option<Reason> {
-        self.personal.filter(|_| !self.is_marked(Mark::Shareable))
     }
 
     pub(crate) fn flight_id(&self) -> FlightId {
@@ -208,7 +208,7 @@ impl Pending {
 
     pub(crate) fn said(&self, detail: Option<Reason>) -> Forwarded {
         Forwarded {
-            forward: Some(match self.personal {
+            forward: Some(match self.alone {
                 Some(_) => Forward::Bypass,
                 None => self.forward,
             }),

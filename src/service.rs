@@ -126,7 +126,7 @@ where
                 ResponseFuture::ready(response)
             }
             Step::Work(pending) => {
-                match pending.personal_alone() {
+                match pending.alone {
                     Some(reason) => settings.streaks.bypassed(head, reason),
                     None => settings.streaks.looked_up(head),
                 }
@@ -203,11 +203,11 @@ impl<S> ResponseCache<S> {
                 detail: Some(detail),
             })
         };
-        if lookup.range {
-            return passed(Reason::Range);
-        }
-        if lookup.conditional {
-            return passed(Reason::Conditional);
+        match (lookup.range || lookup.conditional, lookup.personal) {
+            (true, Some(reason)) => return Step::Bypass(reason),
+            (true, None) if lookup.range => return passed(Reason::Range),
+            (true, None) => return passed(Reason::Conditional),
+            (false, _) => {}
         }
         let rule = match found {
             Found::OtherVariants(rule) => Some(rule),
@@ -217,8 +217,13 @@ impl<S> ResponseCache<S> {
         if pending.is_answered_further_in() {
             return Step::Bypass(Reason::InnerLayer);
         }
-        if lookup.is_head && !pending.is_joinable() {
-            return passed(Reason::Head);
+        if lookup.is_head {
+            // A HEAD fills nothing: it waits for a GET's fill, or is passed on.
+            match pending.alone {
+                Some(reason) => return Step::Bypass(reason),
+                None if !pending.is_joinable() => return passed(Reason::Head),
+                None => {}
+            }
         }
         Step::Work(Box::new(pending))
     }
