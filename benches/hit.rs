@@ -113,6 +113,15 @@ impl Service<Request<Empty<Bytes>>> for Plain {
     }
 }
 
+async fn axum_handler() -> axum::response::Response {
+    let response = Plain(Handler { size: 1024 })
+        .call(Request::new(Empty::new()))
+        .into_inner();
+    response
+        .unwrap_or_else(|never| match never {})
+        .map(axum::body::Body::new)
+}
+
 /// What a browser sends.
 fn request(
     path: &'static str,
@@ -157,9 +166,9 @@ struct Figure {
 }
 
 /// One round of calls: nanoseconds and allocations of each.
-fn round<S>(service: &mut S, next: &dyn Fn(u64) -> Request<Empty<Bytes>>, first: u64) -> (f64, f64)
+fn round<S, B>(service: &mut S, next: &dyn Fn(u64) -> Request<B>, first: u64) -> (f64, f64)
 where
-    S: Service<Request<Empty<Bytes>>, Error = Infallible>,
+    S: Service<Request<B>, Error = Infallible>,
 {
     // Requests are made beforehand: they are the server's work.
     let requests: Vec<_> = (0..CALLS).map(|call| next(first + call)).collect();
@@ -175,14 +184,14 @@ where
 
 /// Measures a service and its reference in turns, so that both see the same machine; the best
 /// round of each counts, because noise only ever adds.
-fn measure<R, S>(
+fn measure<R, S, B>(
     reference: &mut R,
     service: &mut S,
-    next: impl Fn(u64) -> Request<Empty<Bytes>>,
+    next: impl Fn(u64) -> Request<B>,
 ) -> (Figure, Figure)
 where
-    R: Service<Request<Empty<Bytes>>, Error = Infallible>,
-    S: Service<Request<Empty<Bytes>>, Error = Infallible>,
+    R: Service<Request<B>, Error = Infallible>,
+    S: Service<Request<B>, Error = Infallible>,
 {
     let mut best = (Figure::WORST, Figure::WORST);
     for number in 0..ROUNDS {
@@ -290,6 +299,20 @@ fn main() -> ExitCode {
         request
     });
 
+    // The same under axum: the handler that builds the response, behind routing.
+    let router = || axum::Router::new().route("/page", axum::routing::get(axum_handler));
+    let axum_request = |_| request("/page?id=1", None).map(|_| axum::body::Body::empty());
+    let (bare_axum, inside) = measure(
+        &mut router(),
+        &mut router().layer(layer.clone()),
+        axum_request,
+    );
+    let (_, around) = measure(
+        &mut router(),
+        &mut layer.clone().layer(router()),
+        axum_request,
+    );
+
     println!("{:<22} {:>10} {:>12}", "", "ns", "allocations");
     for (name, figure) in [
         ("bare handler", &bare),
@@ -299,6 +322,9 @@ fn main() -> ExitCode {
         ("hit, Vary", &varying),
         ("bypass", &bypass),
         ("miss, stored", &miss),
+        ("axum handler", &bare_axum),
+        ("hit, in the Router", &inside),
+        ("hit, around the Router", &around),
     ] {
         println!(
             "{name:<22} {:>10.0} {:>12.2}",

@@ -200,20 +200,27 @@ impl<'a> Seen<'a> {
     }
 }
 
-/// The elements of `Forwarded` (RFC 7239, section 4) that shape a response.
+/// What of `Forwarded` shapes a response (RFC 7239, section 4): host and proto, each in the place
+/// of its element, since a handler may read the first or the last.
 fn host_and_proto(value: &HeaderValue) -> Cow<'_, [u8]> {
+    let value = value.as_bytes();
+    if value.contains(&b'"') {
+        // A quoted string may hold separators; what is not taken apart cannot be confused.
+        return Cow::Borrowed(value);
+    }
     let mut kept = Vec::new();
-    for element in value.as_bytes().split(|b| matches!(b, b',' | b';')) {
-        let element = element.trim_ascii();
-        let is_kept = |name: &[u8]| {
-            element
-                .get(..name.len())
-                .is_some_and(|start| start.eq_ignore_ascii_case(name))
-        };
-        if is_kept(b"host=") || is_kept(b"proto=") {
-            kept.extend_from_slice(element);
-            kept.push(b';');
+    for element in value.split(|b| *b == b',') {
+        for pair in element.split(|b| *b == b';').map(<[u8]>::trim_ascii) {
+            let starts = |name: &[u8]| {
+                let start = pair.get(..name.len());
+                start.is_some_and(|start| start.eq_ignore_ascii_case(name))
+            };
+            if starts(b"host") || starts(b"proto") {
+                kept.extend_from_slice(pair);
+                kept.push(b';');
+            }
         }
+        kept.push(b',');
     }
     Cow::Owned(kept)
 }

@@ -22,6 +22,11 @@ impl BuildError {
     }
 
     pub(crate) fn version(version: &str) -> Self {
+        let start: String = version.chars().take(32).collect();
+        let version = match start.len() < version.len() {
+            true => format!("{start}\u{2026}"),
+            false => start,
+        };
         Self(format!(
             "the version {version:?} cannot be part of a key; use 1 to 64 letters, digits and the characters . _ + -"
         ))

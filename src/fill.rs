@@ -10,6 +10,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -26,6 +27,8 @@ use crate::{
 
 /// What a frame costs besides its bytes: a body in frames of one byte is no way round the bound.
 const FRAME_OVERHEAD: u64 = 64;
+/// How long a body that has all its declared bytes may take to say that it is over.
+const LINGER: Duration = Duration::from_millis(50);
 /// So many frames are read at once before the others get a turn.
 const MAX_READY_FRAMES: usize = 256;
 
@@ -38,6 +41,8 @@ pub(crate) struct Job {
     pub(crate) is_stored: bool,
     pub(crate) max_body_size: u64,
     pub(crate) deadline: Instant,
+    /// Whether the body is read on when nobody reads it any more.
+    pub(crate) detach: bool,
 }
 
 impl Job {
@@ -142,9 +147,20 @@ where
     // visible: who has read everything and asks again gets a hit.
     let mut held = Vec::new();
     loop {
-        let next = poll_fn(|cx| reading.poll_next(cx));
-        let read = match tokio::time::timeout_at(job.deadline, next).await {
+        let until = match reading.is_all() {
+            true => job.deadline.min(Instant::now() + LINGER),
+            false => job.deadline,
+        };
+        let next = poll_fn(|cx| {
+            if !job.detach && guard.poll_abandoned(cx).is_ready() {
+                return Poll::Ready(Read::Stop(Reason::InnerError, None, None));
+            }
+            reading.poll_next(cx)
+        });
+        let read = match tokio::time::timeout_at(until, next).await {
             Ok(read) => read,
+            // RFC 9112, 6.3: with all of its bytes the message is complete.
+            Err(_) if reading.is_all() => Read::End,
             Err(_) => Read::Stop(Reason::FillTimeout, None, None),
         };
         let (reason, last, rest) = match read {

@@ -95,6 +95,8 @@ struct State {
     wakers: Vec<Option<Waker>>,
     free: Vec<usize>,
     waiting: usize,
+    /// To be woken when nobody waits any more.
+    abandoned: Option<Waker>,
 }
 
 /// A fill under way.
@@ -146,6 +148,7 @@ impl Flight {
                 wakers: Vec::new(),
                 free: Vec::new(),
                 waiting: 0,
+                abandoned: None,
             }),
         })
     }
@@ -260,9 +263,16 @@ impl Drop for Ticket {
         state.waiting -= 1;
         state.free.push(self.seat);
         let waker = state.wakers[self.seat].take();
+        let abandoned = match state.waiting {
+            0 => state.abandoned.take(),
+            _ => None,
+        };
         drop(state);
         // A waker may run foreign code when dropped.
         drop(waker);
+        if let Some(abandoned) = abandoned {
+            abandoned.wake();
+        }
     }
 }
 
@@ -321,6 +331,16 @@ impl Guard {
             state.room = Some(room);
             state.phase = Phase::Body(shared);
         });
+    }
+
+    /// Ready when neither the starter nor anybody else reads the body.
+    pub(crate) fn poll_abandoned(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.flight.state();
+        if state.waiting == 0 {
+            return Poll::Ready(());
+        }
+        state.abandoned = Some(cx.waker().clone());
+        Poll::Pending
     }
 
     /// Room for more of the body, if there is any.

@@ -242,6 +242,7 @@ impl Sink for WriteSink {
 /// let cache = Cache::in_memory();
 /// // Campaign parameters do not make a page of its own.
 /// let pages = ResponseCacheLayer::new(&cache).query(Query::ignore(["utm_*", "fbclid"]));
+/// // The order of parameters does not matter: `Query::default().sort()`. Here, too:
 /// // Only these two decide what is shown, in whatever order they come.
 /// let search = ResponseCacheLayer::new(&cache).query(Query::only(["q", "page"]).sort());
 /// # assert_ne!(format!("{pages:?}"), format!("{search:?}"));

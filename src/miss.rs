@@ -274,7 +274,7 @@ where
         pass(&mut head.extensions, cache.id(), settings.id);
         let started = Started {
             wall: cache.clock().wall(),
-            deadline: Instant::now() + settings.fill_timeout,
+            deadline: after(settings.fill_timeout),
         };
         let request = Request::from_parts(head, body);
         let response = match Oneshot::new(inner, request).await {
@@ -312,6 +312,7 @@ where
                     is_stored,
                     max_body_size: settings.storing.max_body_size,
                     deadline: started.deadline,
+                    detach: settings.detach,
                 };
                 let mut guard = guard;
                 if !is_stored {
@@ -350,4 +351,10 @@ async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T
         return Some(future.await);
     }
     tokio::time::timeout(limit, future).await.ok()
+}
+
+/// So much later; durations beyond all sense are some decades.
+fn after(duration: Duration) -> Instant {
+    const DECADES: Duration = Duration::from_secs(1 << 30);
+    Instant::now() + duration.min(DECADES)
 }
