@@ -244,7 +244,7 @@ fn key_parts<'a>(
 ) -> Result<(), Reason> {
     let uri = original_uri(head.extensions, head.uri);
     let scheme = uri.scheme_str();
-    let host = match host.map(HeaderValue::to_str) {
+    let host = match host.map(|host| std::str::from_utf8(host.as_bytes())) {
         Some(Ok(host)) => Some(host),
         Some(Err(_)) => return Err(Reason::HostConflict),
         None => None,

@@ -4,6 +4,8 @@
 //! The form is part of the cache key and is what two requests are compared by, so it is injective:
 //! every part has its length in front, and a tag says in which way the value was read.
 
+use std::{cell::RefCell, hash::Hasher};
+
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{ACCEPT, ACCEPT_CHARSET, ACCEPT_ENCODING, ACCEPT_LANGUAGE, GetAll},
@@ -11,6 +13,7 @@ use http::{
 use smallvec::SmallVec;
 
 use super::syntax::{Quotes, cut, is_token, members, trim};
+use crate::key::hasher;
 
 /// The bytes that requests are compared by; usual ones need no heap.
 pub(crate) type Encoded = SmallVec<[u8; 128]>;
@@ -34,17 +37,68 @@ pub(super) fn write(name: &HeaderName, request: &HeaderMap, out: &mut Encoded) {
     out.extend_from_slice(text);
 
     let lines = request.get_all(name);
+    let mut each = lines.iter();
+    let Some(first) = each.next() else {
+        out.push(ABSENT);
+        return;
+    };
+    let is_weighted = name == ACCEPT_ENCODING || name == ACCEPT_LANGUAGE;
+    if is_weighted && each.next().is_none() && first.len() <= MAX_REMEMBERED {
+        remembered(name, first.as_bytes(), out, |out| {
+            write_lines(name, &lines, out)
+        });
+    } else {
+        write_lines(name, &lines, out);
+    }
+}
+
+/// Tag, length, value.
+fn write_lines(name: &HeaderName, lines: &GetAll<'_, HeaderValue>, out: &mut Encoded) {
     let tag = out.len();
     out.push(ABSENT);
-    if lines.iter().next().is_none() {
-        return;
-    }
     let length = out.len();
     push_length(0, out);
     let value = out.len();
-    out[tag] = write_value(name, &lines, out);
+    out[tag] = write_value(name, lines, out);
     let written = length_bytes(out.len() - value);
     out[length..value].copy_from_slice(&written);
+}
+
+/// Longer lists are taken apart each time.
+const MAX_REMEMBERED: usize = 256;
+
+/// A list of weights, and what it came to.
+struct Remembered {
+    name: HeaderName,
+    list: Box<[u8]>,
+    written: Box<[u8]>,
+}
+
+/// Clients send one of a few lists with every request. Each thread remembers those that it took
+/// apart last: comparing one is a tenth of the work.
+fn remembered(name: &HeaderName, list: &[u8], out: &mut Encoded, write: impl FnOnce(&mut Encoded)) {
+    thread_local! {
+        static LISTS: RefCell<[Option<Remembered>; 32]> = const { RefCell::new([const { None }; 32]) };
+    }
+    let mut hasher = hasher();
+    hasher.write(list);
+    let place = hasher.finish() as usize % 32;
+    LISTS.with_borrow_mut(|lists| {
+        let known = &mut lists[place];
+        if let Some(known) = known {
+            if *known.list == *list && known.name == *name {
+                out.extend_from_slice(&known.written);
+                return;
+            }
+        }
+        let start = out.len();
+        write(out);
+        *known = Some(Remembered {
+            name: name.clone(),
+            list: list.into(),
+            written: out[start..].into(),
+        });
+    });
 }
 
 fn write_value(name: &HeaderName, lines: &GetAll<'_, HeaderValue>, out: &mut Encoded) -> u8 {
@@ -231,6 +285,22 @@ mod tests {
     }
 
     type Row<'a> = (&'a str, &'a str, &'a [&'a str], &'a [&'a str]);
+
+    #[test]
+    fn what_is_remembered_is_told_apart_by_name_and_list() {
+        let lists: Vec<String> = (0..200).map(|n| format!("en;q=0.{n}, de")).collect();
+        let cold: Vec<_> = lists
+            .iter()
+            .map(|list| written("accept-language", &[list]))
+            .collect();
+        for _ in 0..2 {
+            for (list, cold) in lists.iter().zip(&cold) {
+                assert_eq!(written("accept-language", &[list]), *cold);
+                let encoding = written("accept-encoding", &[list]);
+                assert!(encoding.starts_with(b"\x00\x0faccept-encoding"));
+            }
+        }
+    }
 
     #[test]
     fn values_that_mean_the_same_are_written_alike() {
