@@ -14,13 +14,14 @@ use std::{
     hash::{Hash, Hasher},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     task::{Context, Poll, Waker},
+    time::Instant,
 };
 
 use bytes::Bytes;
 
 use crate::{
     budget::Reservation,
-    entry::{Entry, Millis, Origin, StoredHead},
+    entry::{Entry, Origin, StoredHead},
     invalidation::PrehashedBuilder,
     key::Key,
     policy::{Encoded, VaryRule},
@@ -35,8 +36,6 @@ const MAX_WAITING: usize = 16_384;
 pub(crate) struct FlightId {
     /// The layer, by its settings.
     pub(crate) layer: u64,
-    /// How many layers of the same cache the request has passed: nothing may wait for itself.
-    pub(crate) depth: u8,
     /// Demanded by `no-cache`: joined only by those who came before it started.
     pub(crate) is_forced: bool,
     pub(crate) key: Key,
@@ -44,7 +43,7 @@ pub(crate) struct FlightId {
 
 impl Hash for FlightId {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let sides = self.layer << 8 | u64::from(self.depth) << 1 | u64::from(self.is_forced);
+        let sides = self.layer << 1 | u64::from(self.is_forced);
         state.write_u64(self.key.hash ^ sides.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     }
 }
@@ -102,8 +101,7 @@ struct State {
 /// A fill under way.
 pub(crate) struct Flight {
     pub(crate) origin: Origin,
-    /// On the cache's clock.
-    started: Millis,
+    started: Instant,
     state: Mutex<State>,
 }
 
@@ -137,7 +135,7 @@ pub(crate) enum Next {
 }
 
 impl Flight {
-    pub(crate) fn new(origin: Origin, started: Millis) -> Arc<Self> {
+    pub(crate) fn new(origin: Origin, started: Instant) -> Arc<Self> {
         Arc::new(Self {
             origin,
             started,
@@ -312,7 +310,7 @@ pub(crate) struct Guard {
 
 impl Guard {
     /// Of a fill that nobody may join.
-    pub(crate) fn alone(origin: Origin, started: Millis) -> Self {
+    pub(crate) fn alone(origin: Origin, started: Instant) -> Self {
         Self {
             flight: Flight::new(origin, started),
             place: None,
@@ -379,6 +377,12 @@ impl Guard {
         });
     }
 
+    /// The fill takes too long: it leaves the table, and those who wait act as if it had failed. The
+    /// starter goes on, unshared.
+    pub(crate) fn expire(&mut self) {
+        self.end_now(Ending::Failed, Vec::new());
+    }
+
     /// Lets no more newcomers in.
     pub(crate) fn leave(&mut self) {
         let Some((table, id)) = self.place.take() else {
@@ -416,7 +420,7 @@ pub(crate) struct Terms<'t> {
     /// Only a fill with a higher number.
     pub(crate) after: u64,
     /// Whether a flight of this origin may still be joined: not invalidated, not too old.
-    pub(crate) is_current: &'t dyn Fn(&Origin, Millis) -> bool,
+    pub(crate) is_current: &'t dyn Fn(&Origin, Instant) -> bool,
 }
 
 const PIECES: usize = 16;
@@ -448,7 +452,7 @@ impl Table {
         self: &Arc<Self>,
         id: &FlightId,
         terms: &Terms<'_>,
-        start: impl FnOnce() -> (Origin, Millis),
+        start: impl FnOnce() -> (Origin, Instant),
     ) -> Joined {
         let mut piece = self.piece(id);
         if let Some(flight) = piece.get(id) {

@@ -5,17 +5,14 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 use tower_service::Service;
 
 use crate::{
@@ -115,33 +112,41 @@ pin_project! {
 struct Working<B: Body, E> {
     /// Taken out while polled, so that a panic drops it.
     work: Option<Work<B, E>>,
-    /// Set while others may be waiting for it.
-    is_leading: Arc<AtomicBool>,
+    lead: Arc<Lead>,
     detach: Option<(Detach, SpawnWork<B, E>)>,
 }
 
-type SpawnWork<B, E> = fn(Detach, Work<B, E>);
+/// Whether the work is a fill that others may be waiting for, and until when.
+#[derive(Debug, Default)]
+pub(crate) struct Lead(Mutex<Option<Instant>>);
+
+impl Lead {
+    pub(crate) fn set(&self, until: Option<Instant>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    }
+
+    fn get(&self) -> Option<Instant> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+type SpawnWork<B, E> = fn(Detach, Instant, Work<B, E>);
 
 /// Where a fill goes on when its starter has left.
 pub(crate) struct Detach {
     pub(crate) cache: Cache,
-    pub(crate) timeout: Duration,
     pub(crate) span: tracing::Span,
 }
 
 /// Lets work go on in a task; its answer is dropped, and with it whatever hangs on it.
-fn spawn_work<B, E>(detach: Detach, work: Work<B, E>)
+fn spawn_work<B, E>(detach: Detach, deadline: Instant, work: Work<B, E>)
 where
     B: Body + Send + 'static,
     E: Send + 'static,
 {
-    let Detach {
-        cache,
-        timeout,
-        span,
-    } = detach;
+    let Detach { cache, span } = detach;
     let ended = async move {
-        let _answer = tokio::time::timeout(timeout, work).await;
+        let _answer = tokio::time::timeout_at(deadline, work).await;
     };
     cache.spawn(tracing::Instrument::instrument(ended, span));
 }
@@ -151,10 +156,8 @@ impl<B: Body, E> Drop for Working<B, E> {
         let Some(work) = self.work.take() else {
             return;
         };
-        if let (true, Some((detach, spawn))) =
-            (self.is_leading.load(Ordering::Relaxed), self.detach.take())
-        {
-            spawn(detach, work);
+        if let (Some(deadline), Some((detach, spawn))) = (self.lead.get(), self.detach.take()) {
+            spawn(detach, deadline, work);
         }
     }
 }
@@ -189,7 +192,7 @@ where
 
     pub(crate) fn working(
         work: Work<ResBody, S::Error>,
-        is_leading: Arc<AtomicBool>,
+        lead: Arc<Lead>,
         detach: Option<Detach>,
     ) -> Self
     where
@@ -198,7 +201,7 @@ where
     {
         let work = Working {
             work: Some(work),
-            is_leading,
+            lead,
             detach: detach.map(|detach| (detach, spawn_work as SpawnWork<ResBody, S::Error>)),
         };
         Self {

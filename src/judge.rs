@@ -42,7 +42,7 @@ pub(crate) fn judge<B: Body>(
 ) -> Judged {
     let cache = &pending.cache;
     let handler_policy = head.extensions.remove::<CachePolicy>();
-    if Instant::now() > started.deadline {
+    if Instant::now() >= started.deadline {
         return Judged::Refuse(Reason::FillTimeout);
     }
     let is_credential = |name: &str| settings.credentials.contains(name);

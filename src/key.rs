@@ -45,6 +45,7 @@ pub(crate) enum Part {
     FieldName = 11,
     FieldValue = 12,
     Variant = 13,
+    Depth = 14,
 }
 
 /// Something that takes the parts of a key, one after the other.
@@ -60,6 +61,9 @@ pub(crate) type FieldParts<'a> = SmallVec<[(&'a str, Cow<'a, [u8]>); 4]>;
 /// The parts of one request's key, borrowed from its head.
 #[derive(Debug, Default)]
 pub(crate) struct KeyParts<'a> {
+    /// How many layers of the same cache are further out: between two layers a middleware may
+    /// change everything, so that one must not answer from what the other stored.
+    pub(crate) depth: u8,
     /// Of the key and admission settings of the layer; empty for the defaults.
     pub(crate) fingerprint: &'a str,
     pub(crate) scheme: Option<&'a str>,
@@ -80,6 +84,9 @@ impl KeyParts<'_> {
     /// Shows every part to `sink`, in an order that is part of the format.
     #[inline]
     pub(crate) fn visit(&self, sink: &mut impl Sink) {
+        if self.depth > 0 {
+            sink.part(Part::Depth, &[self.depth]);
+        }
         sink.part(Part::Fingerprint, self.fingerprint.as_bytes());
         if let Some(scheme) = self.scheme {
             sink.part(Part::Scheme, scheme.as_bytes());

@@ -6,10 +6,8 @@
 
 use std::{
     future::{Future, poll_fn},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    pin::pin,
+    sync::Arc,
     time::Duration,
 };
 
@@ -26,7 +24,7 @@ use crate::{
     entry::Entry,
     fill::{Filled, Job, fill_body},
     flight::{Ending, Guard, Joined, Outcome, Shared, Ticket},
-    future::{Answer, Leave, Oneshot, Passed, pass_on},
+    future::{Answer, Lead, Leave, Oneshot, Passed, pass_on},
     headers::{Forwarded, fill_slots_collapsed, say_forwarded},
     judge::{Judged, Started, judge},
     marks::Mark,
@@ -49,7 +47,7 @@ pub(crate) struct Miss<S, ReqBody> {
     pub(crate) request: Request<ReqBody>,
     pub(crate) pending: Pending,
     pub(crate) leave: Leave,
-    pub(crate) is_leading: Arc<AtomicBool>,
+    pub(crate) lead: Arc<Lead>,
 }
 
 /// What waiting for a flight came to.
@@ -221,30 +219,28 @@ where
             guard.end(Ending::Look, Vec::new());
             return Ok(self.hit(hit));
         }
-        self.is_leading.store(true, Ordering::Relaxed);
+        let deadline = after(self.settings.fill_timeout);
+        self.lead.set(Some(deadline));
         if self.pending.fetch(&guard).await {
             if let Some(hit) = self.pending.look() {
                 guard.end(Ending::Look, Vec::new());
                 return Ok(self.hit(hit));
             }
         }
-        self.fill(guard, None).await
+        self.fill(guard, deadline, None).await
     }
 
     /// A fill that nobody waits for; what it brings is judged and stored all the same.
     async fn fill_alone(self, why: Option<Reason>) -> Answer<ResBody, S::Error> {
-        let guard = Guard::alone(self.pending.origin(), self.pending.cache.now());
-        self.fill(guard, why).await
+        let guard = Guard::alone(self.pending.origin(), Instant::now().into_std());
+        let deadline = after(self.settings.fill_timeout);
+        self.fill(guard, deadline, why).await
     }
 
     /// Each for itself, but known to have passed here: a layer further in collapses them.
     async fn pass_further_in(mut self) -> Answer<ResBody, S::Error> {
         let settings = &self.settings;
-        pass(
-            self.request.extensions_mut(),
-            settings.cache.id(),
-            settings.id,
-        );
+        pass(self.request.extensions_mut(), settings.cache.id());
         self.pending.cache.counters().bypass(Reason::InnerLayer);
         self.pass_on(Passed::Bypassed(Reason::InnerLayer)).await
     }
@@ -254,14 +250,19 @@ where
         Ok(pass_on(response, passed, self.leave))
     }
 
-    async fn fill(self, guard: Guard, why: Option<Reason>) -> Answer<ResBody, S::Error> {
+    async fn fill(
+        self,
+        mut guard: Guard,
+        deadline: Instant,
+        why: Option<Reason>,
+    ) -> Answer<ResBody, S::Error> {
         let Self {
             inner,
             settings,
             request,
             pending,
             leave,
-            ..
+            lead,
         } = self;
         let cache = pending.cache.clone();
         match pending.alone {
@@ -271,13 +272,23 @@ where
         cache.counters().fill();
         let (mut head, body) = request.into_parts();
         reduce_request(&settings, &mut head);
-        pass(&mut head.extensions, cache.id(), settings.id);
+        pass(&mut head.extensions, cache.id());
         let started = Started {
             wall: cache.clock().wall(),
-            deadline: after(settings.fill_timeout),
+            deadline,
         };
         let request = Request::from_parts(head, body);
-        let response = match Oneshot::new(inner, request).await {
+        let mut call = pin!(Oneshot::new(inner, request));
+        let called = match until(deadline, call.as_mut()).await {
+            Some(called) => called,
+            None => {
+                // It runs on for its client alone; should that leave, it is dropped.
+                lead.set(None);
+                guard.expire();
+                call.await
+            }
+        };
+        let response = match called {
             Ok(response) => response,
             Err(error) => {
                 cache.counters().failed_fill();
@@ -314,7 +325,6 @@ where
                     deadline: started.deadline,
                     detach: settings.detach,
                 };
-                let mut guard = guard;
                 if !is_stored {
                     // Shared with those who wait already, and with nobody else.
                     guard.leave();
@@ -345,12 +355,17 @@ where
     }
 }
 
-/// The output of `future`, unless it takes longer; without a runtime there is no clock to stop it.
+/// The output of `future`, unless it takes longer.
 async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+    until(after(limit), future).await
+}
+
+/// The output of `future`, if it is there in time; without a runtime there is no clock to stop it.
+async fn until<T>(deadline: Instant, future: impl Future<Output = T>) -> Option<T> {
     if tokio::runtime::Handle::try_current().is_err() {
         return Some(future.await);
     }
-    tokio::time::timeout(limit, future).await.ok()
+    tokio::time::timeout_at(deadline, future).await.ok()
 }
 
 /// So much later; durations beyond all sense are some decades.

@@ -7,44 +7,32 @@
 use http::Extensions;
 use smallvec::SmallVec;
 
-/// In a request: the layers it has passed, each with its cache.
+/// In a request: the caches whose layers it has passed, and how many of each.
 #[derive(Debug, Clone, Default)]
-struct Passed(SmallVec<[(u64, u64); 2]>);
+struct Passed(SmallVec<[(u64, u8); 2]>);
 
 /// In a response: the caches whose layers have answered.
 #[derive(Debug, Clone, Default)]
 struct Stamps(SmallVec<[u64; 2]>);
 
-/// What a request has passed before it came to a layer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Nesting {
-    /// A layer of the same cache is further out, and wants answers stamped.
-    pub(crate) is_inside: bool,
-    /// How often the same layer is further out. Part of a flight's identity, so that nothing waits for
-    /// itself.
-    pub(crate) depth: u8,
+/// How many layers of `cache` are further out. Where there is one, it wants answers stamped; and
+/// the number is part of the key, so that nothing waits for itself or answers for what is further in.
+#[inline]
+pub(crate) fn depth(request: &Extensions, cache: u64) -> u8 {
+    let Some(passed) = request.get::<Passed>() else {
+        return 0;
+    };
+    let known = passed.0.iter().find(|(id, _)| *id == cache);
+    known.map_or(0, |(_, depth)| *depth)
 }
 
-impl Nesting {
-    #[inline]
-    pub(crate) fn of(request: &Extensions, cache: u64, layer: u64) -> Self {
-        let Some(passed) = request.get::<Passed>() else {
-            return Self::default();
-        };
-        let depth = passed.0.iter().filter(|(_, id)| *id == layer).count();
-        Self {
-            is_inside: passed.0.iter().any(|(id, _)| *id == cache),
-            depth: u8::try_from(depth).unwrap_or(u8::MAX),
-        }
+/// Says that a request has passed one more layer of `cache`.
+pub(crate) fn pass(request: &mut Extensions, cache: u64) {
+    let passed = request.get_or_insert_default::<Passed>();
+    match passed.0.iter_mut().find(|(id, _)| *id == cache) {
+        Some((_, depth)) => *depth = depth.saturating_add(1),
+        None => passed.0.push((cache, 1)),
     }
-}
-
-/// Says that a request has passed one more layer.
-pub(crate) fn pass(request: &mut Extensions, cache: u64, layer: u64) {
-    request
-        .get_or_insert_default::<Passed>()
-        .0
-        .push((cache, layer));
 }
 
 /// Stamps a response, if an outer layer of the same cache wants to know.

@@ -1,21 +1,21 @@
 //! What is known of a request when nothing usable was found for it, and what it asks of the cache
 //! until it is answered: flights, marks, another look.
 
-use std::{hash::Hasher, sync::Arc};
+use std::{hash::Hasher, sync::Arc, time::Duration};
 
 use http::HeaderMap;
+use tokio::time::Instant;
 
 use crate::{
     admission::Lookup,
     answer::{Hit, may_answer},
     cache::Cache,
-    entry::{Origin, millis},
+    entry::Origin,
     flight::{FlightId, Guard, Joined, Terms, Ticket},
     head::HeadRef,
     headers::Forwarded,
     key::{Key, hasher},
     marks::Mark,
-    nesting::Nesting,
     policy::VaryRule,
     router::matched_route,
     selector::Target,
@@ -35,7 +35,6 @@ pub(crate) struct Pending {
     /// By what its variants are told apart, as far as is known.
     pub(crate) rule: Option<VaryRule>,
     pub(crate) forward: Forward,
-    pub(crate) nesting: Nesting,
     pub(crate) is_head: bool,
     pub(crate) no_cache: bool,
     /// Fills up to this number started before the request came.
@@ -48,7 +47,7 @@ pub(crate) struct Pending {
     pub(crate) headers: HeaderMap,
     pub(crate) layer: u64,
     pub(crate) cache: Cache,
-    pub(crate) fill_timeout: u64,
+    pub(crate) fill_timeout: Duration,
     /// For the remote store; `None` where there is none, or the layer's entries stay here.
     pub(crate) path: Option<String>,
 }
@@ -60,12 +59,11 @@ impl Pending {
         lookup: &Lookup<'_>,
         rule: Option<VaryRule>,
         forward: Forward,
-        nesting: Nesting,
     ) -> Self {
         let mark_of = |text: &[u8], key: u64| {
             let mut hasher = hasher();
             hasher.write_u64(settings.id);
-            hasher.write_u64(u64::from(nesting.depth));
+            hasher.write_u64(u64::from(lookup.parts.depth));
             hasher.write_u64(key);
             hasher.write(text);
             hasher.finish()
@@ -81,7 +79,6 @@ impl Pending {
             target: lookup.target(settings),
             rule,
             forward,
-            nesting,
             is_head: lookup.is_head,
             no_cache: lookup.directives.no_cache,
             arrived: settings.cache.latest_fill(),
@@ -91,7 +88,7 @@ impl Pending {
             headers: head.headers.clone(),
             layer: settings.id,
             cache: settings.cache.clone(),
-            fill_timeout: millis(settings.fill_timeout),
+            fill_timeout: settings.fill_timeout,
             path: (settings.cache.remote().is_some() && !settings.has_own_entries())
                 .then(|| lookup.parts.path.to_owned()),
         }
@@ -123,16 +120,15 @@ impl Pending {
         };
         FlightId {
             layer: self.layer,
-            depth: self.nesting.depth,
             is_forced: self.no_cache,
             key,
         }
     }
 
     pub(crate) fn with_terms<T>(&self, ask: impl FnOnce(&Terms<'_>) -> T) -> T {
-        let now = self.cache.now();
-        let is_current = |origin: &Origin, started: u64| {
-            now.saturating_sub(started) <= self.fill_timeout
+        let now = Instant::now().into_std();
+        let is_current = |origin: &Origin, started: std::time::Instant| {
+            now.saturating_duration_since(started) < self.fill_timeout
                 && self.cache.log().is_usable(origin.sequence, origin.target)
         };
         ask(&Terms {
@@ -144,7 +140,7 @@ impl Pending {
     pub(crate) fn join(&self) -> Joined {
         self.with_terms(|terms| {
             self.cache.flights().join(&self.flight_id(), terms, || {
-                (self.origin(), self.cache.now())
+                (self.origin(), Instant::now().into_std())
             })
         })
     }

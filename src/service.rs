@@ -6,7 +6,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, atomic::AtomicBool},
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -19,11 +19,11 @@ use crate::{
     answer::{Hit, only_if_cached, reuse},
     body::ResponseBody,
     cache::Cache,
-    future::{Detach, Leave, Passed, ResponseFuture},
+    future::{Detach, Lead, Leave, Passed, ResponseFuture},
     head::HeadRef,
     headers::Forwarded,
     miss::Miss,
-    nesting::{Nesting, pass, stamp},
+    nesting::{depth, pass, stamp},
     pending::Pending,
     settings::Settings,
     status::{Forward, Reason},
@@ -84,10 +84,10 @@ where
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
         let mut request = request;
         let settings = &self.settings;
-        let nesting = Nesting::of(request.extensions(), settings.cache.id(), settings.id);
+        let depth = depth(request.extensions(), settings.cache.id());
         let leave = Leave {
             mode: settings.status_headers,
-            stamp: nesting.is_inside.then(|| settings.cache.id()),
+            stamp: (depth > 0).then(|| settings.cache.id()),
         };
         if !settings.cache.is_enabled() {
             return self.pass(request, Passed::Bypassed(Reason::Disabled), leave);
@@ -99,17 +99,20 @@ where
             request = Request::from_parts(head, body);
         }
         let head = HeadRef::from(&request);
-        match self.step(head, request.body(), said, nesting) {
+        match self.step(head, request.body(), said, depth) {
             Step::NotOurs => self.pass(request, Passed::Untouched, leave),
             Step::Bypass(reason) => {
                 settings.streaks.bypassed(head, reason);
-                if reason == Reason::InnerLayer {
-                    pass(request.extensions_mut(), settings.cache.id(), settings.id);
+                if !matches!(reason, Reason::BypassWhen | Reason::Partition) {
+                    // A layer further in must not store under our key. One with closures, whose
+                    // reasons these are, has keys of its own, and costs no allocation here.
+                    pass(request.extensions_mut(), settings.cache.id());
                 }
                 self.pass(request, Passed::Bypassed(reason), leave)
             }
             Step::PassMissed(said) => {
                 settings.cache.counters().miss();
+                pass(request.extensions_mut(), settings.cache.id());
                 self.pass(request, Passed::Missed(said), leave)
             }
             Step::Serve(hit, is_head) => {
@@ -151,10 +154,11 @@ enum Step {
 impl<S> ResponseCache<S> {
     /// Admission and look-up: what is to be done.
     #[inline]
-    fn step(&self, head: HeadRef<'_>, body: &impl Body, said: Said, nesting: Nesting) -> Step {
+    fn step(&self, head: HeadRef<'_>, body: &impl Body, said: Said, depth: u8) -> Step {
         let settings = &*self.settings;
         let cache = &settings.cache;
         let mut lookup = Lookup::default();
+        lookup.parts.depth = depth;
         match admit(settings, head, body, said, &mut lookup) {
             Admission::NotOurs => return Step::NotOurs,
             Admission::Bypass(reason) => return Step::Bypass(reason),
@@ -177,19 +181,12 @@ impl<S> ResponseCache<S> {
             Found::OtherVariants(_) => Forward::VaryMiss,
             Found::Nothing => Forward::UriMiss,
         };
-        self.miss(head, &lookup, found, forward, nesting)
+        self.miss(head, &lookup, found, forward)
     }
 
     /// What becomes of a request for which nothing usable is stored.
     #[cold]
-    fn miss(
-        &self,
-        head: HeadRef<'_>,
-        lookup: &Lookup<'_>,
-        found: Found,
-        forward: Forward,
-        nesting: Nesting,
-    ) -> Step {
+    fn miss(&self, head: HeadRef<'_>, lookup: &Lookup<'_>, found: Found, forward: Forward) -> Step {
         let settings = &*self.settings;
         if lookup.directives.only_if_cached {
             return Step::Unsatisfied;
@@ -213,7 +210,7 @@ impl<S> ResponseCache<S> {
             Found::OtherVariants(rule) => Some(rule),
             Found::Entry(_) | Found::Nothing => None,
         };
-        let pending = Pending::new(settings, head, lookup, rule, forward, nesting);
+        let pending = Pending::new(settings, head, lookup, rule, forward);
         if pending.is_answered_further_in() {
             return Step::Bypass(Reason::InnerLayer);
         }
@@ -260,10 +257,9 @@ impl<S> ResponseCache<S> {
         ResBody::Data: Send,
         ResBody::Error: Send,
     {
-        let is_leading = Arc::new(AtomicBool::new(false));
+        let lead = Arc::new(Lead::default());
         let detach = self.settings.detach.then(|| Detach {
             cache: self.settings.cache.clone(),
-            timeout: self.settings.fill_timeout,
             span: tracing::Span::current(),
         });
         let miss = Miss {
@@ -272,8 +268,8 @@ impl<S> ResponseCache<S> {
             request,
             pending,
             leave,
-            is_leading: is_leading.clone(),
+            lead: lead.clone(),
         };
-        ResponseFuture::working(Box::pin(miss.answer()), is_leading, detach)
+        ResponseFuture::working(Box::pin(miss.answer()), lead, detach)
     }
 }

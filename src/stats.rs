@@ -218,7 +218,7 @@ impl Stats {
         self.gauges.flights
     }
 
-    /// Bytes of bodies that are being read and are not stored yet.
+    /// Bytes of bodies that are being read, and of those that were and still have a reader.
     #[must_use]
     pub fn buffered_bytes(&self) -> u64 {
         self.gauges.buffered

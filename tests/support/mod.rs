@@ -1,6 +1,8 @@
 //! What the tests share: an origin that counts its calls, and a short way to ask.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod feed;
+pub mod inner;
 pub mod scripted;
 
 use std::{
