@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderValue, Method, Version, header::CONTENT_LENGTH, request::Parts};
+use http::{HeaderValue, Method, Request, Version, header::CONTENT_LENGTH, request::Parts};
 use http_body::Body;
 
 use crate::{
@@ -22,8 +22,6 @@ use crate::{
 /// What a request is to the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Admission {
-    /// Not a GET or HEAD: passed as it is, without a word.
-    NotOurs,
     /// Not looked up, for this reason.
     Bypass(Reason),
     /// Looked up, as the [`Lookup`] says.
@@ -92,11 +90,7 @@ pub(crate) fn admit<'a, B: Body>(
     said: Said,
     lookup: &mut Lookup<'a>,
 ) -> Admission {
-    lookup.is_head = match *head.method {
-        Method::GET => false,
-        Method::HEAD => true,
-        _ => return Admission::NotOurs,
-    };
+    lookup.is_head = *head.method == Method::HEAD;
     match said {
         Said::Nothing => {}
         Said::Bypass(reason) => return Admission::Bypass(reason),
@@ -128,6 +122,10 @@ fn look_at<'a, B: Body>(
     }
     key_parts(settings, head, seen.host, &mut lookup.parts)?;
     let mut personal = seen.credential.then_some(Reason::Credential);
+    if seen.cookie && settings.cookies.are_declared() && seen.cookie_bytes > MAX_KEY {
+        // They would have to be taken apart, one by one.
+        return Err(Reason::KeyTooLong);
+    }
     if seen.cookie {
         let (cookies, has_others) = settings.cookies.read(head.headers);
         lookup.parts.cookies = cookies;
@@ -154,6 +152,7 @@ fn look_at<'a, B: Body>(
 struct Seen<'a> {
     host: Option<&'a HeaderValue>,
     cookie: bool,
+    cookie_bytes: usize,
     authorization: bool,
     credential: bool,
     cache_control: bool,
@@ -170,11 +169,15 @@ impl<'a> Seen<'a> {
     ) -> Result<(), Reason> {
         let unseen = &mut lookup.parts.unseen;
         for (name, value) in head.headers {
+            self.credential |= settings.credentials.adds(name);
             match meaning(name.as_str()) {
-                Field::Other => self.credential |= settings.credentials.adds(name),
+                Field::Other => {}
                 Field::Credential => self.credential |= !settings.credentials.allows(name),
                 Field::Authorization => self.authorization = true,
-                Field::Cookie => self.cookie = true,
+                Field::Cookie => {
+                    self.cookie = true;
+                    self.cookie_bytes += value.len();
+                }
                 Field::CacheControl => self.cache_control = true,
                 Field::Range => lookup.range = true,
                 Field::Conditional => lookup.conditional = true,
@@ -184,10 +187,7 @@ impl<'a> Seen<'a> {
                 // RFC 9112, 3.2: more than one Host is an attack or a mistake.
                 Field::Host if self.host.is_some() => return Err(Reason::HostConflict),
                 Field::Host => self.host = Some(value),
-                Field::Unseen => {
-                    self.credential |= settings.credentials.adds(name);
-                    unseen.push((name.as_str(), Cow::Borrowed(value.as_bytes())));
-                }
+                Field::Unseen => unseen.push((name.as_str(), Cow::Borrowed(value.as_bytes()))),
                 Field::Forwarded => unseen.push((name.as_str(), host_and_proto(value))),
                 Field::Origin => unseen.push((name.as_str(), Cow::Borrowed(&[]))),
             }
@@ -200,8 +200,9 @@ impl<'a> Seen<'a> {
     }
 }
 
-/// What of `Forwarded` shapes a response (RFC 7239, section 4): host and proto, each in the place
-/// of its element, since a handler may read the first or the last.
+/// What of `Forwarded` shapes a response (RFC 7239, section 4): all but `for` and `by`, each in the
+/// place of its element, since a handler may read the first or the last. What is unknown here
+/// separates.
 fn host_and_proto(value: &HeaderValue) -> Cow<'_, [u8]> {
     let value = value.as_bytes();
     if value.contains(&b'"') {
@@ -211,11 +212,13 @@ fn host_and_proto(value: &HeaderValue) -> Cow<'_, [u8]> {
     let mut kept = Vec::new();
     for element in value.split(|b| *b == b',') {
         for pair in element.split(|b| *b == b';').map(<[u8]>::trim_ascii) {
-            let starts = |name: &[u8]| {
-                let start = pair.get(..name.len());
-                start.is_some_and(|start| start.eq_ignore_ascii_case(name))
-            };
-            if starts(b"host") || starts(b"proto") {
+            let name = pair
+                .split(|b| *b == b'=')
+                .next()
+                .unwrap_or(pair)
+                .trim_ascii();
+            let is_node = name.eq_ignore_ascii_case(b"for") || name.eq_ignore_ascii_case(b"by");
+            if !is_node && !pair.is_empty() {
                 kept.extend_from_slice(pair);
                 kept.push(b';');
             }
@@ -225,9 +228,10 @@ fn host_and_proto(value: &HeaderValue) -> Cow<'_, [u8]> {
     Cow::Owned(kept)
 }
 
-/// HTTP/1 says by its fields whether there is a body; HTTP/2 and later by the end of the stream.
+/// HTTP/1 says by its fields whether there is a body; HTTP/2 and later by the end of the stream. A
+/// body that knows of its bytes is one whatever the fields say.
 fn has_body<B: Body>(head: HeadRef<'_>, seen: &Seen<'_>, body: &B) -> bool {
-    if seen.content_length || seen.transfer_encoding {
+    if seen.content_length || seen.transfer_encoding || body.size_hint().lower() > 0 {
         return true;
     }
     let is_framed_by_fields = head.version <= Version::HTTP_11;
@@ -267,22 +271,32 @@ fn key_parts<'a>(
         parts.authority = authority;
     }
     parts.path = uri.path();
-    parts.query = match (&settings.query, uri.query()) {
-        (None, query) => query.map(Cow::Borrowed),
-        (Some(settings), Some(query)) => settings.reduce(query),
-        (Some(_), None) => None,
+    let reduced = |query: &'a str| match &settings.query {
+        Some(settings) => settings.reduce(query),
+        None => Some(Cow::Borrowed(query)),
     };
+    parts.query = uri.query().and_then(reduced);
     // A nested router takes a prefix off the path; anything else means that somebody rewrote the
     // URI, perhaps by something that is not in the key.
     let is_nested = || uri.path().ends_with(head.uri.path()) && uri.query() == head.uri.query();
     if !std::ptr::eq(uri, head.uri) && !is_nested() {
-        parts.rewritten = Some((head.uri.path(), head.uri.query()));
+        let query = head.uri.query().and_then(reduced);
+        parts.rewritten = Some((head.uri.path(), query));
     }
     Ok(())
 }
 
-/// Makes the request such as its key says: without the query parameters and cookies that do not count.
-pub(crate) fn reduce_request(settings: &Settings, head: &mut Parts) {
+/// The request such as its key says: without the query parameters and cookies that do not count.
+pub(crate) fn reduced<B>(settings: &Settings, request: Request<B>) -> Request<B> {
+    if settings.query.is_none() && !settings.cookies.are_declared() {
+        return request;
+    }
+    let (mut head, body) = request.into_parts();
+    reduce(settings, &mut head);
+    Request::from_parts(head, body)
+}
+
+fn reduce(settings: &Settings, head: &mut Parts) {
     settings.cookies.reduce(&mut head.headers);
     let Some(query) = &settings.query else {
         return;

@@ -71,19 +71,25 @@ impl Hit {
         );
         let body = self.entry.body.clone();
         if is_head {
-            return respond(
-                head,
-                head_only(headers, Some(body.len() as u64)),
-                ResponseBody::empty(),
-            );
+            let headers = head_only(head, headers, Some(body.len() as u64));
+            return respond(head, headers, ResponseBody::empty());
         }
         respond(head, headers, ResponseBody::stored(body))
     }
 }
 
 /// The fields of a GET for a HEAD: how long the body would be is said if it is known (RFC 9110, 8.6).
-pub(crate) fn head_only(mut headers: HeaderMap, length: Option<u64>) -> HeaderMap {
-    if let Some(length) = length {
+pub(crate) fn head_only(
+    head: &StoredHead,
+    mut headers: HeaderMap,
+    length: Option<u64>,
+) -> HeaderMap {
+    // RFC 9110, 8.6: not where there can be no content.
+    let has_content = !matches!(
+        head.status,
+        StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+    );
+    if let Some(length) = length.filter(|_| has_content) {
         headers
             .entry(CONTENT_LENGTH)
             .or_insert_with(|| length.into());

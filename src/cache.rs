@@ -296,7 +296,7 @@ impl Cache {
             self.core.marks.set(Mark::Shareable, place.mark, self.now());
         }
         if let Err(reason) = self.promote(&place.key, rule, &place.request, entry.clone()) {
-            return self.refuse(reason, place.mark);
+            return self.refuse(reason, place.lasting_mark());
         }
         self.core.counters.stored();
         if let (Some(remote), Some(path)) = (self.remote(), place.path.clone()) {
@@ -321,7 +321,9 @@ impl Cache {
         request: &HeaderMap,
         entry: Arc<Entry>,
     ) -> Result<(), Reason> {
-        self.core.memory.put(key, rule, request, entry)?;
+        self.core
+            .memory
+            .put(key, rule, request, entry, self.now())?;
         self.start_sweeper();
         Ok(())
     }
@@ -332,8 +334,11 @@ impl Cache {
     }
 
     /// Counts a response that is not stored, and remembers it where the next will not be either.
-    pub(crate) fn refuse(&self, reason: Reason, mark: u64) {
+    pub(crate) fn refuse(&self, reason: Reason, mark: Option<u64>) {
         self.core.counters.refusal(reason);
+        let Some(mark) = mark else {
+            return;
+        };
         let is_lasting = !matches!(
             reason,
             Reason::BodyError
@@ -349,17 +354,23 @@ impl Cache {
         }
     }
 
+    /// A place for work that nobody waits for, unless there is too much of it or the cache is closed.
+    pub(crate) fn background_place(&self) -> Option<Place> {
+        let background = self.core.background.clone();
+        let running = background.running.fetch_add(1, Ordering::AcqRel);
+        let place = Place(background);
+        let is_closed = place.0.is_closed.load(Ordering::Acquire);
+        (running < MAX_BACKGROUND && !is_closed).then_some(place)
+    }
+
     /// Runs work that nobody waits for; beyond the bound it is dropped.
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
-        let background = self.core.background.clone();
-        let running = background.running.fetch_add(1, Ordering::AcqRel);
-        let place = Place(background);
-        if running >= MAX_BACKGROUND || place.0.is_closed.load(Ordering::Acquire) {
+        let Some(place) = self.background_place() else {
             return;
-        }
+        };
         runtime.spawn(async move {
             let _place = place;
             work.await;
@@ -396,10 +407,20 @@ pub(crate) struct Placement {
     pub(crate) request: HeaderMap,
     /// The key of marks.
     pub(crate) mark: u64,
+    /// The request carries cookies or credentials.
+    pub(crate) is_personal: bool,
+}
+
+impl Placement {
+    /// The mark for what is remembered as not storable. What was refused to one person says
+    /// nothing about the others.
+    pub(crate) fn lasting_mark(&self) -> Option<u64> {
+        (!self.is_personal).then_some(self.mark)
+    }
 }
 
 /// A place among the background work, given back however the work ends.
-struct Place(Arc<Background>);
+pub(crate) struct Place(Arc<Background>);
 
 impl Drop for Place {
     fn drop(&mut self) {

@@ -59,7 +59,7 @@ impl Job {
 
     fn refuse(&self, reason: Reason) {
         if self.is_stored {
-            self.cache.refuse(reason, self.place.mark);
+            self.cache.refuse(reason, self.place.lasting_mark());
         }
     }
 }
@@ -108,10 +108,11 @@ where
             Handle::try_current(),
         ) {
             (Some(room), Ok(runtime)) => {
+                let held = if reading.is_all() { frames.pop() } else { None };
                 guard.publish(job.shared.clone(), frames, room);
                 let handover = Handover::new();
                 let body = ResponseBody::filling(guard.flight().reader(), length, handover.clone());
-                let task = read_on(guard, job, reading, handover);
+                let task = read_on(guard, job, reading, handover, held);
                 let span = tracing::Span::current();
                 runtime.spawn(tracing::Instrument::instrument(task, span));
                 return Filled {
@@ -137,23 +138,33 @@ where
 }
 
 /// Reads a published body to its end, whoever listens.
-async fn read_on<B>(guard: Guard, job: Job, mut reading: Reading<B>, handover: Arc<Handover<B>>)
-where
+async fn read_on<B>(
+    guard: Guard,
+    job: Job,
+    mut reading: Reading<B>,
+    handover: Arc<Handover<B>>,
+    held: Option<Bytes>,
+) where
     B: Body + Send + 'static,
     B::Data: Send,
     B::Error: Send,
 {
     // Of a body of known length the last frame waits until the end is certain and the entry is
     // visible: who has read everything and asks again gets a hit.
-    let mut held = Vec::new();
+    let mut held: Vec<Bytes> = held.into_iter().collect();
+    let mut place = None;
     loop {
         let until = match reading.is_all() {
             true => job.deadline.min(Instant::now() + LINGER),
             false => job.deadline,
         };
         let next = poll_fn(|cx| {
-            if !job.detach && guard.poll_abandoned(cx).is_ready() {
-                return Poll::Ready(Read::Stop(Reason::InnerError, None, None));
+            if place.is_none() && guard.poll_abandoned(cx).is_ready() {
+                // Nobody reads any more: from here on it is background work, if it goes on at all.
+                place = job.cache.background_place().filter(|_| job.detach);
+                if place.is_none() {
+                    return Poll::Ready(Read::Stop(Reason::InnerError, None, None));
+                }
             }
             reading.poll_next(cx)
         });

@@ -337,7 +337,10 @@ impl Guard {
         if state.waiting == 0 {
             return Poll::Ready(());
         }
-        state.abandoned = Some(cx.waker().clone());
+        match &state.abandoned {
+            Some(known) if known.will_wake(cx.waker()) => {}
+            _ => state.abandoned = Some(cx.waker().clone()),
+        }
         Poll::Pending
     }
 

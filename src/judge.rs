@@ -3,16 +3,18 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use http::response;
+use http::{header::COOKIE, response};
 use http_body::Body;
 use tokio::time::Instant;
 
 use crate::{
+    cache::Cache,
     entry::{Lifetime, StoredHead, millis},
     flight::Shared,
     headers::{Strip, has_status_slot, stored_head},
+    key::MAX_KEY,
     pending::Pending,
-    policy::{self, CachePolicy, Decision, Plan, RequestFacts},
+    policy::{self, CachePolicy, Decision, Encoded, Plan, RequestFacts},
     settings::Settings,
     status::Reason,
 };
@@ -23,6 +25,14 @@ pub(crate) struct Started {
     pub(crate) wall: SystemTime,
     /// Later than this nothing is stored or shared.
     pub(crate) deadline: Instant,
+}
+
+/// The longest body that is stored: as the layer says, and as memory has room for.
+pub(crate) fn longest_body(settings: &Settings, cache: &Cache) -> u64 {
+    settings
+        .storing
+        .max_body_size
+        .min(cache.memory().heaviest())
 }
 
 /// What is done with a response.
@@ -76,11 +86,21 @@ pub(crate) fn judge<B: Body>(
         Ok(None) => body.size_hint().exact(),
         Err(reason) => return Judged::Refuse(reason),
     };
-    if length.is_some_and(|length| length > settings.storing.max_body_size) {
+    if length.is_some_and(|length| length > longest_body(settings, cache)) {
         return Judged::Refuse(Reason::BodyTooLarge);
     }
+    let vary = match settings.key_holds_cookies(pending.personal) {
+        // What the other cookies are does not reach the handler.
+        true => plan.vary.without(&COOKIE),
+        false => plan.vary,
+    };
+    let plan = Plan { vary, ..*plan };
+    let values = plan.vary.values(&pending.headers);
+    if values.len() > MAX_KEY {
+        return Judged::Refuse(Reason::KeyTooLong);
+    }
     Judged::Share(
-        shared(settings, pending, head, *plan, length, response_time),
+        shared(settings, pending, head, plan, values, length, response_time),
         is_stored,
     )
 }
@@ -90,6 +110,7 @@ fn shared(
     pending: &Pending,
     head: &response::Parts,
     plan: Plan,
+    values: Encoded,
     length: Option<u64>,
     response_time: SystemTime,
 ) -> Arc<Shared> {
@@ -111,7 +132,7 @@ fn shared(
     };
     Arc::new(Shared {
         head: Arc::new(stored),
-        values: plan.vary.values(&pending.headers),
+        values,
         rule: plan.vary,
         length,
     })

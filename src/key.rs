@@ -73,7 +73,7 @@ pub(crate) struct KeyParts<'a> {
     /// Reduced as the settings say. `/q` has none, `/q?` has an empty one.
     pub(crate) query: Option<Cow<'a, str>>,
     /// The path and query that the inner service sees, where they are not those of the client.
-    pub(crate) rewritten: Option<(&'a str, Option<&'a str>)>,
+    pub(crate) rewritten: Option<(&'a str, Option<Cow<'a, str>>)>,
     pub(crate) partition: Option<String>,
     pub(crate) cookies: CookieParts<'a>,
     /// Fields that a handler may read without saying so in `Vary`, sorted by name.
@@ -98,7 +98,7 @@ impl KeyParts<'_> {
         if let Some(query) = &self.query {
             sink.part(Part::Query, query.as_bytes());
         }
-        if let Some((path, query)) = self.rewritten {
+        if let Some((path, query)) = &self.rewritten {
             sink.part(Part::RewrittenPath, path.as_bytes());
             if let Some(query) = query {
                 sink.part(Part::RewrittenQuery, query.as_bytes());
@@ -433,7 +433,7 @@ mod tests {
                 ..parts("/a", None)
             }),
             lone(KeyParts {
-                rewritten: Some(("/x", Some(""))),
+                rewritten: Some(("/x", Some(Cow::Borrowed("")))),
                 ..parts("/a", None)
             }),
         ];

@@ -90,7 +90,7 @@ impl ResponseCacheLayer {
     /// The longest body that is stored, in bytes.
     ///
     /// Default: 1 MiB. A longer one is passed through untouched, with backpressure. A body that the memory tier has no room for is
-    /// not stored either: one entry takes at most 16 MiB, or 97 % of a smaller memory.
+    /// not stored either: up to 15 MiB always fit, or 97 % of a memory below 16 MiB.
     pub fn max_body_size(self, bytes: u64) -> Self {
         self.with(|settings| settings.storing.max_body_size = bytes)
     }

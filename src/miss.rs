@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 use crate::{
-    admission::reduce_request,
+    admission::reduced,
     answer::{Hit, head_only, may_answer, respond},
     body::ResponseBody,
     cache::Placement,
@@ -26,7 +26,7 @@ use crate::{
     flight::{Ending, Guard, Joined, Outcome, Shared, Ticket},
     future::{Answer, Lead, Leave, Oneshot, Passed, pass_on},
     headers::{Forwarded, fill_slots_collapsed, say_forwarded},
-    judge::{Judged, Started, judge},
+    judge::{Judged, Started, judge, longest_body},
     marks::Mark,
     nesting::{is_stamped, pass, stamp},
     pending::Pending,
@@ -198,7 +198,11 @@ where
         fill_slots_collapsed(&mut headers, head.status_slot, age, said, self.leave.mode);
         let length = entry.map_or(shared.length, |entry| Some(entry.body.len() as u64));
         let mut response = if self.pending.is_head {
-            respond(head, head_only(headers, length), ResponseBody::empty())
+            respond(
+                head,
+                head_only(head, headers, length),
+                ResponseBody::empty(),
+            )
         } else {
             let body = match entry {
                 Some(entry) => ResponseBody::stored(entry.body.clone()),
@@ -246,7 +250,8 @@ where
     }
 
     async fn pass_on(self, passed: Passed) -> Answer<ResBody, S::Error> {
-        let response = Oneshot::new(self.inner, self.request).await?;
+        let request = reduced(&self.settings, self.request);
+        let response = Oneshot::new(self.inner, request).await?;
         Ok(pass_on(response, passed, self.leave))
     }
 
@@ -270,14 +275,12 @@ where
             None => cache.counters().miss(),
         }
         cache.counters().fill();
-        let (mut head, body) = request.into_parts();
-        reduce_request(&settings, &mut head);
-        pass(&mut head.extensions, cache.id());
+        let mut request = reduced(&settings, request);
+        pass(request.extensions_mut(), cache.id());
         let started = Started {
             wall: cache.clock().wall(),
             deadline,
         };
-        let request = Request::from_parts(head, body);
         let mut call = pin!(Oneshot::new(inner, request));
         let called = match until(deadline, call.as_mut()).await {
             Some(called) => called,
@@ -319,9 +322,10 @@ where
                         path: pending.path,
                         request: pending.headers,
                         mark: pending.mark,
+                        is_personal: pending.personal.is_some(),
                     },
                     is_stored,
-                    max_body_size: settings.storing.max_body_size,
+                    max_body_size: longest_body(&settings, &cache),
                     deadline: started.deadline,
                     detach: settings.detach,
                 };
@@ -342,7 +346,8 @@ where
                 if head.status.is_server_error() {
                     cache.counters().refusal(reason);
                 } else {
-                    cache.refuse(reason, pending.mark);
+                    let lasting = pending.personal.is_none().then_some(pending.mark);
+                    cache.refuse(reason, lasting);
                 }
                 guard.end(Ending::Refused(reason), Vec::new());
                 said.detail = Some(pending.alone.unwrap_or(reason));

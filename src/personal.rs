@@ -36,7 +36,11 @@ pub(crate) fn meaning(name: &str) -> Field {
         return Field::Other;
     };
     match first {
-        b'a' if name == "authorization" => Field::Authorization,
+        b'a' => match name {
+            "authorization" => Field::Authorization,
+            "api-key" | "apikey" => Field::Credential,
+            _ => Field::Other,
+        },
         b'c' => match name {
             "cookie" => Field::Cookie,
             "cache-control" => Field::CacheControl,
@@ -57,7 +61,11 @@ pub(crate) fn meaning(name: &str) -> Field {
             "if-range" => Field::Range,
             _ => Field::Other,
         },
-        b'o' if name == "origin" => Field::Origin,
+        b'o' => match name {
+            "origin" => Field::Origin,
+            "ocp-apim-subscription-key" => Field::Credential,
+            _ => Field::Other,
+        },
         b'p' if name == "proxy-authorization" => Field::Credential,
         b'r' => match name {
             "range" => Field::Range,
@@ -97,6 +105,8 @@ fn meaning_of_extension(name: &str) -> Field {
         | "x-auth-token"
         | "x-access-token"
         | "x-csrf-token"
+        | "x-xsrf-token"
+        | "x-goog-api-key"
         | "x-remote-user"
         | "x-client-cert"
         | "x-forwarded-user"
@@ -108,6 +118,7 @@ fn meaning_of_extension(name: &str) -> Field {
         _ => {
             const FAMILIES: &[&str] = &[
                 "x-auth-request-",
+                "x-authentik-",
                 "x-amzn-oidc-",
                 "x-goog-authenticated-user-",
                 "x-goog-iap-",
@@ -139,7 +150,7 @@ fn meaning_of_extension(name: &str) -> Field {
 ///
 /// let credentials = Credentials::default()
 ///     .add(HeaderName::from_static("x-session"))
-///     .allow(HeaderName::from_static("x-csrf-token"));
+///     .allow(HeaderName::from_static("x-csrf-token" | "x-xsrf-token" | "x-goog-api-key"));
 /// let layer = ResponseCacheLayer::new(Cache::in_memory()).credentials(credentials);
 /// # let _ = layer;
 /// ```

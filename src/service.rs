@@ -10,12 +10,12 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
 use crate::{
-    admission::{Admission, Lookup, Said, admit, ask_closures},
+    admission::{Admission, Lookup, Said, admit, ask_closures, reduced},
     answer::{Hit, only_if_cached, reuse},
     body::ResponseBody,
     cache::Cache,
@@ -89,6 +89,9 @@ where
             mode: settings.status_headers,
             stamp: (depth > 0).then(|| settings.cache.id()),
         };
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return self.pass(request, Passed::Untouched, leave);
+        }
         if !settings.cache.is_enabled() {
             return self.pass(request, Passed::Bypassed(Reason::Disabled), leave);
         }
@@ -100,7 +103,6 @@ where
         }
         let head = HeadRef::from(&request);
         match self.step(head, request.body(), said, depth) {
-            Step::NotOurs => self.pass(request, Passed::Untouched, leave),
             Step::Bypass(reason) => {
                 settings.streaks.bypassed(head, reason);
                 if !matches!(reason, Reason::BypassWhen | Reason::Partition) {
@@ -108,11 +110,15 @@ where
                     // reasons these are, has keys of its own, and costs no allocation here.
                     pass(request.extensions_mut(), settings.cache.id());
                 }
+                if reason == Reason::InnerLayer {
+                    request = reduced(settings, request);
+                }
                 self.pass(request, Passed::Bypassed(reason), leave)
             }
             Step::PassMissed(said) => {
                 settings.cache.counters().miss();
                 pass(request.extensions_mut(), settings.cache.id());
+                let request = reduced(settings, request);
                 self.pass(request, Passed::Missed(said), leave)
             }
             Step::Serve(hit, is_head) => {
@@ -141,7 +147,6 @@ where
 
 /// What is to be done with a request.
 enum Step {
-    NotOurs,
     Bypass(Reason),
     /// Nothing usable was found, and the request is passed on as it came.
     PassMissed(Forwarded),
@@ -160,7 +165,6 @@ impl<S> ResponseCache<S> {
         let mut lookup = Lookup::default();
         lookup.parts.depth = depth;
         match admit(settings, head, body, said, &mut lookup) {
-            Admission::NotOurs => return Step::NotOurs,
             Admission::Bypass(reason) => return Step::Bypass(reason),
             Admission::Lookup => {}
         }
@@ -178,7 +182,7 @@ impl<S> ResponseCache<S> {
                 }
                 Err(forward) => forward,
             },
-            Found::OtherVariants(_) => Forward::VaryMiss,
+            Found::OtherVariants => Forward::VaryMiss,
             Found::Nothing => Forward::UriMiss,
         };
         self.miss(head, &lookup, found, forward)
@@ -207,8 +211,10 @@ impl<S> ResponseCache<S> {
             (false, _) => {}
         }
         let rule = match found {
-            Found::OtherVariants(rule) => Some(rule),
-            Found::Entry(_) | Found::Nothing => None,
+            Found::Nothing => None,
+            Found::Entry(_) | Found::OtherVariants => {
+                settings.cache.memory().rule(&lookup.parts, lookup.hash)
+            }
         };
         let pending = Pending::new(settings, head, lookup, rule, forward);
         if pending.is_answered_further_in() {

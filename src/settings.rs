@@ -17,6 +17,7 @@ use crate::{
     key::Query,
     personal::{Cookies, Credentials},
     policy::StoringSettings,
+    status::Reason,
     streaks::Streaks,
 };
 
@@ -92,6 +93,11 @@ impl Settings {
     /// Notes that one more closure decides.
     pub(crate) fn add_closure(&mut self) {
         self.closures.push(next_number());
+    }
+
+    /// Whether all cookies that the handler sees are part of the key.
+    pub(crate) fn key_holds_cookies(&self, personal: Option<Reason>) -> bool {
+        self.cookies.are_declared() && self.partition_by.is_none() && personal.is_none()
     }
 
     /// Whether a request has to be shown as a whole to somebody.

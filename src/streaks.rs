@@ -16,15 +16,24 @@ use crate::{
 
 /// So many bypasses in a row are worth a word.
 const STREAK: u32 = 20;
+/// So many look-ups of other routes in between end all streaks.
+const MAX_OTHERS: u32 = 10_000;
 /// Routes that are watched; later ones are not, rather than taking memory without end.
 const MAX_ROUTES: usize = 1024;
 
 /// The bypasses in a row of the routes of one layer.
 #[derive(Default)]
 pub(crate) struct Streaks {
-    routes: Mutex<HashMap<u64, Streak, PrehashedBuilder>>,
+    routes: Mutex<Routes>,
     /// How many streaks are running; a hit looks no further while there are none.
     running: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Routes {
+    streaks: HashMap<u64, Streak, PrehashedBuilder>,
+    /// Look-ups of other routes since a streak began or ended.
+    others: u32,
 }
 
 #[derive(Clone, Copy)]
@@ -42,10 +51,14 @@ impl Streaks {
         };
         let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
         let route = route_hash(head);
-        if routes.len() >= MAX_ROUTES && !routes.contains_key(&route) {
-            return;
+        if routes.streaks.len() >= MAX_ROUTES && !routes.streaks.contains_key(&route) {
+            self.forget(&mut routes);
+            if routes.streaks.len() >= MAX_ROUTES {
+                return;
+            }
         }
-        let streak = routes.entry(route).or_insert(Streak {
+        routes.others = 0;
+        let streak = routes.streaks.entry(route).or_insert(Streak {
             reason,
             length: 0,
             is_said: false,
@@ -87,13 +100,25 @@ impl Streaks {
     fn end(&self, head: HeadRef<'_>) {
         let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
         let route = route_hash(head);
-        let Some(streak) = routes.get(&route) else {
-            return;
-        };
-        if !streak.is_said {
-            routes.remove(&route);
-            self.running.fetch_sub(1, Ordering::Relaxed);
+        match routes.streaks.get(&route) {
+            Some(streak) if !streak.is_said => {
+                routes.streaks.remove(&route);
+                routes.others = 0;
+                self.running.fetch_sub(1, Ordering::Relaxed);
+            }
+            _ => routes.others += 1,
         }
+        // Paths that came once must not make every hit look here for ever.
+        if routes.others >= MAX_OTHERS {
+            self.forget(&mut routes);
+        }
+    }
+
+    /// Forgets the streaks that are running.
+    fn forget(&self, routes: &mut Routes) {
+        routes.streaks.retain(|_, streak| streak.is_said);
+        routes.others = 0;
+        self.running.store(0, Ordering::Relaxed);
     }
 }
 
@@ -129,6 +154,7 @@ mod tests {
     fn length(streaks: &Streaks, path: &str) -> Option<(u32, bool)> {
         let routes = streaks.routes.lock().unwrap();
         routes
+            .streaks
             .get(&route_hash(HeadRef::from(&head(path))))
             .map(|streak| (streak.length, streak.is_said))
     }
@@ -147,6 +173,21 @@ mod tests {
         }
         assert_eq!(length(&streaks, "/a"), Some((STREAK, true)));
         assert_eq!(streaks.running.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn routes_that_came_once_are_forgotten() {
+        let streaks = Streaks::default();
+        for number in 0..3 * MAX_ROUTES {
+            let path = format!("/{number}");
+            streaks.bypassed(HeadRef::from(&head(&path)), Reason::Cookie);
+        }
+        assert!(streaks.routes.lock().unwrap().streaks.len() <= MAX_ROUTES);
+        for _ in 0..MAX_OTHERS {
+            streaks.looked_up(HeadRef::from(&head("/other")));
+        }
+        assert_eq!(streaks.running.load(Ordering::Relaxed), 0);
+        assert!(streaks.routes.lock().unwrap().streaks.is_empty());
     }
 
     #[test]

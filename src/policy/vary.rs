@@ -45,6 +45,16 @@ impl VaryRule {
         Self { names }
     }
 
+    /// The rule without one of its fields.
+    pub(crate) fn without(self, name: &HeaderName) -> Self {
+        if !self.names.contains(name) {
+            return self;
+        }
+        let names = self.names.iter().filter(|known| *known != name);
+        let names = names.cloned().collect();
+        Self { names }
+    }
+
     /// The values of a request, as [`write_values`](Self::write_values) writes them.
     pub(crate) fn values(&self, request: &HeaderMap) -> Encoded {
         let mut values = Encoded::new();

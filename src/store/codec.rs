@@ -22,6 +22,9 @@ const FIXED: usize = MAGIC.len() + 1 + 8 + 4;
 /// As many fields as a stored head may have, and some of ours.
 const MAX_FIELDS: u16 = 160;
 
+/// Times above this are none; so no sum of them overflows.
+const MAX_TIME: Millis = 1 << 50;
+
 /// What a frame holds besides key and body.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Frame {
@@ -66,6 +69,7 @@ pub(crate) fn encode_response(
     out.put_u64_le(writer);
     out.put_u64_le(sequence);
     out.put_u8(u8::from(head.shareable) | u8::from(head.shareable_with_authorization) << 1);
+    out.put_u64_le(body.len() as u64);
     let mut slots = 0;
     let fields: Vec<_> = head
         .headers
@@ -216,8 +220,14 @@ impl<'i> Input<'i> {
             _ => return None,
         };
         let [response_time, initial_age, freshness] = [self.u64()?, self.u64()?, self.u64()?];
+        if response_time.max(initial_age).max(freshness) > MAX_TIME {
+            return None;
+        }
         let (writer, sequence) = (self.u64()?, self.u64()?);
         let flags = self.u8()?;
+        if self.u64()? != body.len() as u64 {
+            return None;
+        }
         let count = self.u16().filter(|count| *count <= MAX_FIELDS)?;
         let mut headers = HeaderMap::with_capacity(count.into());
         for _ in 0..count {
@@ -308,7 +318,7 @@ mod tests {
     #[test]
     fn damaged_foreign_and_cut_frames_are_none() {
         let (head, _) = sample();
-        let frame = encode_response(b"key", &head, 1_000, (3, 4), b"");
+        let frame = encode_response(b"key", &head, 1_000, (3, 4), b"some body");
         assert!(decode(b"other", &frame).is_none());
         for cut in 0..frame.len() {
             assert!(
@@ -316,7 +326,8 @@ mod tests {
                 "cut at {cut}"
             );
         }
-        for at in 0..frame.len() {
+        // A damaged body has the length that it says; who stores it has to keep it whole.
+        for at in 0..frame.len() - b"some body".len() {
             for bit in 0..8 {
                 let mut damaged = BytesMut::from(&frame[..]);
                 damaged[at] ^= 1 << bit;

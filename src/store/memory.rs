@@ -37,9 +37,8 @@ const MAX_RULES: usize = 4;
 pub(crate) enum Found {
     /// A response whose selecting fields match the request's. It may be stale.
     Entry(Arc<Entry>),
-    /// Responses are stored for this key, but none for these request fields; the rule that the
-    /// newest of them goes by.
-    OtherVariants(VaryRule),
+    /// Responses are stored for this key, but none for these request fields.
+    OtherVariants,
     /// Nothing is stored for this key.
     Nothing,
 }
@@ -69,6 +68,11 @@ impl Slot {
             Self::Response(entry) => entry.head.lifetime.ends(),
             Self::Variants(variants) => variants.ends,
         }
+    }
+
+    /// Whether it comes from a later fill than `entry`, and can still be used.
+    fn supersedes(&self, entry: &Entry, now: Millis) -> bool {
+        self.fill() > entry.origin.fill && self.ends() > now
     }
 
     fn fill(&self) -> u64 {
@@ -249,9 +253,11 @@ impl Memory {
         // Shards of 16 MiB at the least, so that an entry of some megabytes always finds room;
         // more of them than cores do not help.
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        // A power of two, rounded down, as the map would round it up.
         let shards = usize::try_from(capacity >> 24)
             .unwrap_or(usize::MAX)
             .clamp(1, 4 * cores);
+        let shards = 1_usize << shards.ilog2();
         let items = usize::try_from(capacity / 4096)
             .unwrap_or(usize::MAX)
             .clamp(64, 1 << 20);
@@ -322,8 +328,26 @@ impl Memory {
         }
         match newest {
             Some(entry) => Found::Entry(entry),
-            None => Found::OtherVariants(variants.rules[0].clone()),
+            None => Found::OtherVariants,
         }
+    }
+
+    /// By what the variants of a key are told apart, if it has any: the rule of the newest.
+    pub(crate) fn rule(&self, primary: &impl PrimaryKey, hash: u64) -> Option<VaryRule> {
+        let place = Borrowed {
+            hash,
+            primary,
+            variant: &[],
+        };
+        match self.map.peek(&place) {
+            Some(Slot::Variants(variants)) => variants.rules.first().cloned(),
+            _ => None,
+        }
+    }
+
+    /// The heaviest entry that there is room for, in bytes.
+    pub(crate) fn heaviest(&self) -> u64 {
+        self.heaviest
     }
 
     /// Stores `entry` under `key`; with a rule, as the variant of `request`.
@@ -333,23 +357,27 @@ impl Memory {
         rule: &VaryRule,
         request: &HeaderMap,
         entry: Arc<Entry>,
+        now: Millis,
     ) -> Result<(), Reason> {
         let writer = &self.writers[(key.hash % 16) as usize];
         let _turn = writer.lock().unwrap_or_else(PoisonError::into_inner);
         if rule.is_empty() {
-            return self.put_at(key.clone(), entry);
+            return self.put_at(key.clone(), entry, now);
         }
         let place = key.with_variant(&rule.values(request));
         let ends = entry.head.lifetime.ends();
         let listed = self.map.peek(&MapKey(key.clone()));
-        if let Some(Slot::Response(known)) = &listed {
-            if known.origin.fill > entry.origin.fill {
-                return Err(Reason::Superseded);
-            }
+        let is_response = matches!(listed, Some(Slot::Response(_)));
+        if is_response
+            && listed
+                .as_ref()
+                .is_some_and(|known| known.supersedes(&entry, now))
+        {
+            return Err(Reason::Superseded);
         }
         let fill = entry.origin.fill;
         // The variant first: who finds it in the list must find it in the map.
-        self.put_at(place.clone(), entry)?;
+        self.put_at(place.clone(), entry, now)?;
         let mut variants = match listed {
             Some(Slot::Variants(known)) => Variants::clone(&known),
             _ => Variants::default(),
@@ -360,17 +388,14 @@ impl Memory {
         Ok(())
     }
 
-    fn put_at(&self, place: Key, entry: Arc<Entry>) -> Result<(), Reason> {
+    fn put_at(&self, place: Key, entry: Arc<Entry>, now: Millis) -> Result<(), Reason> {
         let hash = place.hash;
         let key = MapKey(place);
         if entry.weight(key.0.bytes.len()) > self.heaviest {
             return Err(Reason::BodyTooLarge);
         }
-        if self
-            .map
-            .peek(&key)
-            .is_some_and(|known| known.fill() > entry.origin.fill)
-        {
+        let known = self.map.peek(&key);
+        if known.is_some_and(|known| known.supersedes(&entry, now)) {
             return Err(Reason::Superseded);
         }
         let ends = entry.head.lifetime.ends();

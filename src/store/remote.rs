@@ -129,7 +129,12 @@ impl Remote {
             // invalidation of this one.
             let is_ours = frame.writer == self.writer;
             let sequence = if is_ours { frame.sequence } else { 0 };
-            let origin = Origin { sequence, ..origin };
+            // And however lately it was read, every fill of this node is newer.
+            let origin = Origin {
+                sequence,
+                fill: 0,
+                ..origin
+            };
             // Copied: what was read is a slice of a connection's buffer.
             let body = bytes::Bytes::copy_from_slice(&frame.body);
             let entry = Entry::new(Arc::new(head), body, origin);

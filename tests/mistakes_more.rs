@@ -1,0 +1,260 @@
+//! More findings, and checks that came out sound.
+mod support;
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt, stream};
+use http::Response;
+use http_body_util::BodyExt;
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use support::*;
+use tokio::sync::Notify;
+use tower::{ServiceExt, util::BoxCloneSyncService};
+use tower_response_cache::*;
+
+#[tokio::test]
+async fn an_inner_layer_sees_the_reduced_request_of_the_outer_one_each_time() {
+    let (cache, _c) = cache();
+    let origin = Origin::with_fields(&[]);
+    let inner = origin.behind(&ResponseCacheLayer::new(&cache));
+    let app = app(
+        &ResponseCacheLayer::new(&cache).query(Query::ignore(["utm_*"])),
+        inner,
+    );
+    assert_eq!(get(&app, "/?utm_a=1").await.text(), "1 GET /");
+    let second = get(&app, "/?utm_a=2").await;
+    assert_eq!((second.x_cache(), second.text()), ("HIT", "1 GET /"));
+}
+
+#[tokio::test]
+async fn what_stands_between_two_layers_is_not_jumped_over() {
+    let (cache, _c) = cache();
+    let layer = ResponseCacheLayer::new(&cache);
+    let inner = Origin::with_fields(&[]).behind(&layer);
+    let guard = BoxCloneSyncService::new(tower::service_fn(move |request: http::Request<Body>| {
+        let inner = inner.clone();
+        async move {
+            if request.headers().contains_key("x-sso-user") {
+                return inner.oneshot(request).await;
+            }
+            let mut r = Response::new(Body::from("forbidden"));
+            *r.status_mut() = http::StatusCode::FORBIDDEN;
+            Ok(r)
+        }
+    }));
+    let app = app(&layer, guard);
+    assert_eq!(get(&app, "/").await.status, 403);
+    assert_eq!(
+        get_with(&app, "/", &[("x-sso-user", "alice")]).await.status,
+        200
+    );
+    let anonymous = get(&app, "/").await;
+    assert_eq!(
+        anonymous.status,
+        403,
+        "{} {}",
+        anonymous.x_cache(),
+        anonymous.text()
+    );
+}
+
+fn rss() -> usize {
+    let s = std::fs::read_to_string("/proc/self/statm").unwrap();
+    s.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+#[tokio::test]
+async fn small_frames_take_no_more_room_than_is_reserved() {
+    let (cache, _c) = cache();
+    let gate = Arc::new(Notify::new());
+    let origin = Origin::new({
+        let gate = gate.clone();
+        move |_, _| {
+            let gate = gate.clone();
+            async move {
+                let first = stream::once(async {
+                    tokio::task::yield_now().await;
+                    Bytes::new()
+                });
+                let many = stream::iter(0..1_000_000).map(|_| Bytes::from(vec![b'x'; 1]));
+                let last = stream::once(async move {
+                    gate.notified().await;
+                    Bytes::new()
+                });
+                Response::new(Body::from_stream(
+                    first
+                        .chain(many)
+                        .chain(last)
+                        .map(Ok::<_, std::convert::Infallible>),
+                ))
+            }
+        }
+    });
+    let app = origin.behind(&ResponseCacheLayer::new(&cache));
+    let before = rss();
+    let mut all = Vec::new();
+    for n in 0..8 {
+        all.push(
+            app.clone()
+                .oneshot(request("GET", &format!("/{n}"), &[]))
+                .await
+                .unwrap(),
+        );
+    }
+    eventually("read", || cache.stats().buffered_bytes() == 8_000_000).await;
+    let grown = rss() - before;
+    assert!(
+        grown < 3 * 8_000_000,
+        "{} MB reserved, {} MB taken",
+        8,
+        grown / 1_000_000
+    );
+}
+
+#[tokio::test]
+async fn panics_leave_nothing_behind() {
+    let (cache, _c) = cache();
+    let where_ = Arc::new(AtomicUsize::new(0));
+    let origin = Origin::new({
+        let w = where_.clone();
+        move |_, _| {
+            let w = w.load(Ordering::SeqCst);
+            async move {
+                if w == 1 {
+                    panic!("handler")
+                }
+                tokio::task::yield_now().await;
+                if w == 2 {
+                    panic!("handler later")
+                }
+                let parts = stream::once(async move {
+                    if w == 3 {
+                        panic!("first frame")
+                    }
+                    Bytes::from("a")
+                })
+                .chain(stream::once(async move {
+                    tokio::task::yield_now().await;
+                    if w == 4 {
+                        panic!("second frame")
+                    }
+                    Bytes::from("b")
+                }));
+                Response::new(Body::from_stream(
+                    parts.map(Ok::<_, std::convert::Infallible>),
+                ))
+            }
+        }
+    });
+    let (w1, w2, w3) = (where_.clone(), where_.clone(), where_.clone());
+    let layer = ResponseCacheLayer::new(&cache)
+        .bypass_when(move |_| {
+            assert_ne!(w1.load(Ordering::SeqCst), 5);
+            false
+        })
+        .store_when(move |_| {
+            assert_ne!(w2.load(Ordering::SeqCst), 6);
+            true
+        })
+        .partition_by("p", move |_| {
+            assert_ne!(w3.load(Ordering::SeqCst), 7);
+            Some("x".into())
+        });
+    let app = origin.behind(&layer);
+    for w in 1..=7 {
+        where_.store(w, Ordering::SeqCst);
+        let asks = (0..20).map(|_| {
+            let app = app.clone();
+            AssertUnwindSafe(async move {
+                let r = app
+                    .oneshot(request("GET", &format!("/{w}"), &[]))
+                    .await
+                    .unwrap();
+                r.into_body()
+                    .collect()
+                    .await
+                    .map(|b| b.to_bytes())
+                    .map_err(|_| ())
+            })
+            .catch_unwind()
+        });
+        let all =
+            tokio::time::timeout(Duration::from_secs(4), futures_util::future::join_all(asks))
+                .await
+                .expect("no hang");
+        assert!(all.iter().all(|a| !matches!(a, Ok(Ok(_)))), "{w}: {all:?}");
+        settle().await;
+        let s = cache.stats();
+        assert_eq!(
+            (s.flights(), s.buffered_bytes(), s.entries()),
+            (0, 0, 0),
+            "{w}"
+        );
+        where_.store(0, Ordering::SeqCst);
+        assert_eq!(get(&app, &format!("/{w}")).await.text(), "ab");
+        cache.set_enabled(false);
+        cache.set_enabled(true);
+    }
+}
+
+#[test]
+fn a_runtime_that_goes_away_ends_its_fills() {
+    let (cache, _c) = cache();
+    let origin = Origin::new(|call, _| async move {
+        if call == 1 {
+            std::future::pending::<()>().await;
+        }
+        let open =
+            stream::once(std::future::ready(Bytes::from("a"))).chain(stream::once(async move {
+                if call == 2 {
+                    std::future::pending::<()>().await;
+                }
+                Bytes::from("b")
+            }));
+        Response::new(Body::from_stream(
+            open.map(Ok::<_, std::convert::Infallible>),
+        ))
+    });
+    let app = origin.behind(&ResponseCacheLayer::new(&cache));
+    let new = || {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let one = new();
+    let client = app.clone();
+    let task = one.spawn(async move { get(&client, "/head").await });
+    while cache.stats().flights() == 0 {
+        std::thread::yield_now();
+    }
+    task.abort();
+    let mut body = one
+        .block_on(app.clone().oneshot(request("GET", "/body", &[])))
+        .unwrap()
+        .into_body();
+    one.shutdown_timeout(Duration::from_secs(1));
+    let two = new();
+    two.block_on(async {
+        assert_eq!(
+            body.frame().await.unwrap().unwrap().into_data().unwrap(),
+            "a"
+        );
+        let rest = tokio::time::timeout(Duration::from_secs(2), body.frame())
+            .await
+            .expect("no hang");
+        assert!(rest.unwrap().is_err());
+        assert_eq!(get(&app, "/head").await.text(), "ab");
+        assert_eq!(get(&app, "/body").await.text(), "ab");
+    });
+    assert_eq!(
+        (cache.stats().flights(), cache.stats().buffered_bytes()),
+        (0, 0)
+    );
+}
