@@ -30,6 +30,7 @@ use crate::{
         memory::Memory,
         remote::{Moment, Remote},
     },
+    timer::{pause, within},
 };
 
 /// Fills that go on without their starter, and other work that nobody waits for.
@@ -204,7 +205,7 @@ impl Cache {
                 ended.await;
             }
         };
-        if tokio::time::timeout(CLOSE_WITHIN, all_ended).await.is_err() {
+        if within(CLOSE_WITHIN, all_ended).await.is_none() {
             let running = background.running.load(Ordering::Acquire);
             tracing::warn!(target: "tower_response_cache", "closed with {running} fills still under way");
         }
@@ -431,7 +432,9 @@ impl Drop for Place {
 
 async fn sweep(core: Weak<Core>) {
     loop {
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        if !pause(Duration::from_secs(1)).await {
+            return;
+        }
         let Some(core) = core.upgrade() else {
             return;
         };

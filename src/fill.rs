@@ -23,6 +23,7 @@ use crate::{
     entry::Entry,
     flight::{Ending, Guard, Shared},
     status::Reason,
+    timer::until,
 };
 
 /// What a frame costs besides its bytes: a body in frames of one byte is no way round the bound.
@@ -154,7 +155,7 @@ async fn read_on<B>(
     let mut held: Vec<Bytes> = held.into_iter().collect();
     let mut place = None;
     loop {
-        let until = match reading.is_all() {
+        let limit = match reading.is_all() {
             true => job.deadline.min(Instant::now() + LINGER),
             false => job.deadline,
         };
@@ -168,11 +169,11 @@ async fn read_on<B>(
             }
             reading.poll_next(cx)
         });
-        let read = match tokio::time::timeout_at(until, next).await {
-            Ok(read) => read,
+        let read = match until(limit, next).await {
+            Some(read) => read,
             // RFC 9112, 6.3: with all of its bytes the message is complete.
-            Err(_) if reading.is_all() => Read::End,
-            Err(_) => Read::Stop(Reason::FillTimeout, None, None),
+            None if reading.is_all() => Read::End,
+            None => Read::Stop(Reason::FillTimeout, None, None),
         };
         let (reason, last, rest) = match read {
             Read::Frame(frame) if !guard.grow(reading.room_of(&frame)) => {

@@ -21,6 +21,7 @@ use crate::{
     headers::{Forwarded, StatusHeaders, say_bypass, say_passed},
     nesting::stamp,
     status::Reason,
+    timer::until,
 };
 
 pin_project! {
@@ -145,8 +146,11 @@ where
     E: Send + 'static,
 {
     let Detach { cache, span } = detach;
+    let answered = async move {
+        let _answer = work.await;
+    };
     let ended = async move {
-        let _answer = tokio::time::timeout_at(deadline, work).await;
+        until(deadline, answered).await;
     };
     cache.spawn(tracing::Instrument::instrument(ended, span));
 }

@@ -85,6 +85,7 @@ mod stats;
 mod status;
 mod store;
 mod streaks;
+mod timer;
 
 pub mod docs;
 

@@ -4,12 +4,7 @@
 //! panics are as without a cache. Only when the client leaves a fill that others may be waiting for does it
 //! move to a task (`future.rs`).
 
-use std::{
-    future::{Future, poll_fn},
-    pin::pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{future::poll_fn, pin::pin, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use http_body::Body;
@@ -32,6 +27,7 @@ use crate::{
     pending::Pending,
     settings::Settings,
     status::{Forward, Reason},
+    timer::{after, until, within},
 };
 
 /// How long those who wait for a body of unknown length wait for its end.
@@ -358,23 +354,4 @@ where
         stamp(&mut head.extensions, leave.stamp);
         Ok(Response::from_parts(head, body))
     }
-}
-
-/// The output of `future`, unless it takes longer.
-async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
-    until(after(limit), future).await
-}
-
-/// The output of `future`, if it is there in time; without a runtime there is no clock to stop it.
-async fn until<T>(deadline: Instant, future: impl Future<Output = T>) -> Option<T> {
-    if tokio::runtime::Handle::try_current().is_err() {
-        return Some(future.await);
-    }
-    tokio::time::timeout_at(deadline, future).await.ok()
-}
-
-/// So much later; durations beyond all sense are some decades.
-fn after(duration: Duration) -> Instant {
-    const DECADES: Duration = Duration::from_secs(1 << 30);
-    Instant::now() + duration.min(DECADES)
 }

@@ -1,4 +1,4 @@
-//! More findings, and checks that came out sound.
+//! More mistakes that were made on the way here, and ugly ends that leave nothing behind.
 mod support;
 use axum::body::Body;
 use bytes::Bytes;
@@ -106,14 +106,15 @@ async fn small_frames_take_no_more_room_than_is_reserved() {
                 .unwrap(),
         );
     }
-    eventually("read", || cache.stats().buffered_bytes() == 8_000_000).await;
+    // Each byte comes in a frame that costs more than itself: none of the bodies finds room.
+    eventually("read as far as there is room", || {
+        let stats = cache.stats();
+        assert!(stats.buffered_bytes() <= 16 << 20, "{stats}");
+        stats.refusals(Reason::NoRoom) == 8
+    })
+    .await;
     let grown = rss() - before;
-    assert!(
-        grown < 3 * 8_000_000,
-        "{} MB reserved, {} MB taken",
-        8,
-        grown / 1_000_000
-    );
+    assert!(grown < 64 << 20, "{grown} bytes for 16 MiB of room");
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ use crate::{
         Store, StoreKey,
         codec::{Frame, decode, encode_response, encode_rule},
     },
+    timer::within,
 };
 
 /// For all that one request does in the remote store.
@@ -185,11 +186,8 @@ impl Remote {
 async fn within_deadline<T>(
     work: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
-    if tokio::runtime::Handle::try_current().is_err() {
-        return work.await;
-    }
-    match tokio::time::timeout(DEADLINE, work).await {
-        Ok(result) => result,
-        Err(_) => Err(StoreError::new("no answer within 50 ms")),
+    match within(DEADLINE, work).await {
+        Some(result) => result,
+        None => Err(StoreError::new("no answer within 50 ms")),
     }
 }

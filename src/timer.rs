@@ -1,0 +1,75 @@
+//! Time limits, in tokio's time.
+//!
+//! Outside of a runtime, or in one that was built without timers, there is no clock that could stop
+//! anything: work then takes as long as it takes. The cache never makes a request fail for that.
+
+use std::{
+    cell::Cell,
+    future::{Future, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    task::Poll,
+    time::Duration,
+};
+
+use tokio::{
+    runtime::Handle,
+    time::{Instant, Sleep},
+};
+
+/// So much later; durations beyond all sense are some decades.
+pub(crate) fn after(duration: Duration) -> Instant {
+    const DECADES: Duration = Duration::from_secs(1 << 30);
+    Instant::now() + duration.min(DECADES)
+}
+
+/// The output of `future`, unless it takes longer.
+pub(crate) async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+    until(after(limit), future).await
+}
+
+/// The output of `future`, if it is there in time.
+pub(crate) async fn until<T>(deadline: Instant, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    // Most work is ready at once, and needs no timer.
+    let first = poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await;
+    if let Poll::Ready(output) = first {
+        return Some(output);
+    }
+    let Some(timer) = timer(deadline) else {
+        return Some(future.await);
+    };
+    let mut timer = pin!(timer);
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        timer.as_mut().poll(cx).map(|()| None)
+    })
+    .await
+}
+
+/// A pause, where there is a clock; says whether there was.
+pub(crate) async fn pause(duration: Duration) -> bool {
+    match timer(after(duration)) {
+        Some(timer) => {
+            timer.await;
+            true
+        }
+        None => false,
+    }
+}
+
+/// A timer of this runtime. Whether it has any is not to be asked, only to be tried; a thread on
+/// which that failed once is not asked again.
+fn timer(deadline: Instant) -> Option<Sleep> {
+    thread_local! {
+        static HAS_NONE: Cell<bool> = const { Cell::new(false) };
+    }
+    if HAS_NONE.get() || Handle::try_current().is_err() {
+        return None;
+    }
+    let timer = catch_unwind(AssertUnwindSafe(|| tokio::time::sleep_until(deadline))).ok();
+    HAS_NONE.set(timer.is_none());
+    timer
+}
