@@ -257,7 +257,8 @@ fn key_parts<'a>(
     let authority = match uri.authority() {
         Some(authority) => {
             let authority = normal_authority(scheme, authority.as_str());
-            // RFC 9112, 3.2.2: the absolute form wins, and who sends another Host is up to something.
+            // RFC 9112, 3.2.2: the absolute form wins, and who sends another Host is up to
+            // something.
             if host.is_some_and(|host| host != authority) {
                 return Err(Reason::HostConflict);
             }

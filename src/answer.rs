@@ -78,7 +78,8 @@ impl Hit {
     }
 }
 
-/// The fields of a GET for a HEAD: how long the body would be is said if it is known (RFC 9110, 8.6).
+/// The fields of a GET for a HEAD: how long the body would be is said if it is known (RFC 9110,
+/// 8.6).
 pub(crate) fn head_only(
     head: &StoredHead,
     mut headers: HeaderMap,

@@ -16,8 +16,8 @@ use pin_project_lite::pin_project;
 use crate::flight::{Next, Reader};
 
 pin_project! {
-    /// The body of a response that passed a [`ResponseCache`](crate::ResponseCache): stored bytes, the untouched body of the inner
-    /// service, or a reader of a body that is being stored.
+    /// The body of a response that passed a [`ResponseCache`](crate::ResponseCache): stored bytes,
+    /// the untouched body of the inner service, or a reader of a body that is being stored.
     ///
     /// Its data is [`Bytes`], its error [`BodyError`]. A body that cannot be finished ends in an
     /// error, never in a clean end.

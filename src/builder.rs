@@ -81,8 +81,8 @@ impl CacheBuilder {
 
     /// The version of the service, such as `env!("CARGO_PKG_VERSION")`.
     ///
-    /// Part of the key in a store that outlives the process, so that a deployment which changed the shape of its responses starts
-    /// cold; without meaning for memory. Default: none.
+    /// Part of the key in a store that outlives the process, so that a deployment which changed the
+    /// shape of its responses starts cold; without meaning for memory. Default: none.
     pub fn version(mut self, version: impl Into<String>) -> Self {
         self.version = Some(version.into());
         self
@@ -90,9 +90,9 @@ impl CacheBuilder {
 
     /// A store outside of this process, behind memory. Default: none.
     ///
-    /// What memory does not have is looked up there, once per key; what is stored here goes there as well, in the background.
-    /// Entries of layers with closures (`bypass_when`, `store_when`, `partition_by`) stay in memory: another process cannot know
-    /// that its closures are the same.
+    /// What memory does not have is looked up there, once per key; what is stored here goes there
+    /// as well, in the background. Entries of layers with closures (`bypass_when`, `store_when`,
+    /// `partition_by`) stay in memory: another process cannot know that its closures are the same.
     pub fn store(mut self, store: impl Store) -> Self {
         self.store = Some(Arc::new(store));
         self

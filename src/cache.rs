@@ -40,8 +40,8 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
 /// A response cache: a cheaply cloned handle to what its layers share.
 ///
-/// Clones are the same cache. It needs no runtime to be made; timers start with the first request. Put it into
-/// an axum `State` to invalidate from handlers.
+/// Clones are the same cache. It needs no runtime to be made; timers start with the first request.
+/// Put it into an axum `State` to invalidate from handlers.
 ///
 /// # Examples
 ///
@@ -133,8 +133,8 @@ impl Cache {
 
     /// Switches the cache off or on while the service runs; for 3 a.m.
     ///
-    /// Off: nothing is looked up or stored, responses say `X-Cache: BYPASS`, and what was stored is forgotten, so that
-    /// switching on starts cold.
+    /// Off: nothing is looked up or stored, responses say `X-Cache: BYPASS`, and what was stored is
+    /// forgotten, so that switching on starts cold.
     pub fn set_enabled(&self, enabled: bool) {
         let was = self.core.is_enabled.swap(enabled, Ordering::AcqRel);
         if was && !enabled {
@@ -157,8 +157,9 @@ impl Cache {
 
     /// Makes stored responses unusable, and those of fills that are under way.
     ///
-    /// Takes effect before it returns, on this node. Change the data first and invalidate second, or a fill in between
-    /// may store what was read before the change. Costs a few hash look-ups, whatever is stored.
+    /// Takes effect before it returns, on this node. Change the data first and invalidate second,
+    /// or a fill in between may store what was read before the change. Costs a few hash look-ups,
+    /// whatever is stored.
     ///
     /// # Examples
     ///
@@ -190,8 +191,8 @@ impl Cache {
 
     /// Ends what runs in the background, after the server has stopped accepting.
     ///
-    /// Waits up to 5 seconds for fills that go on without their clients; new ones are not started any more. The cache
-    /// itself goes on working.
+    /// Waits up to 5 seconds for fills that go on without their clients; new ones are not started
+    /// any more. The cache itself goes on working.
     pub async fn close(&self) {
         let background = &self.core.background;
         background.is_closed.store(true, Ordering::Release);
@@ -355,7 +356,8 @@ impl Cache {
         }
     }
 
-    /// A place for work that nobody waits for, unless there is too much of it or the cache is closed.
+    /// A place for work that nobody waits for, unless there is too much of it or the cache is
+    /// closed.
     pub(crate) fn background_place(&self) -> Option<Place> {
         let background = self.core.background.clone();
         let running = background.running.fetch_add(1, Ordering::AcqRel);
@@ -378,8 +380,8 @@ impl Cache {
         });
     }
 
-    /// Starts what gives expired bytes back, unless it runs; it ends when nothing is left to expire,
-    /// and with its runtime.
+    /// Starts what gives expired bytes back, unless it runs; it ends when nothing is left to
+    /// expire, and with its runtime.
     fn start_sweeper(&self) {
         let mut sweeper = self
             .core
@@ -441,7 +443,8 @@ async fn sweep(core: Weak<Core>) {
         if core.memory.sweep(millis(core.clock.elapsed())) {
             continue;
         }
-        // Who stores takes this lock after it has stored: either it sees that we are gone, or we see its entry.
+        // Who stores takes this lock after it has stored: either it sees that we are gone, or we
+        // see its entry.
         let mut sweeper = core.sweeper.lock().unwrap_or_else(PoisonError::into_inner);
         if !core.memory.sweep(millis(core.clock.elapsed())) {
             *sweeper = None;

@@ -10,8 +10,8 @@ use std::{
 
 /// A source of time for a [`Cache`](crate::Cache).
 ///
-/// The default is the system's. Tests use `ManualClock` (feature `test-util`), which stands still until it
-/// is moved.
+/// The default is the system's. Tests use `ManualClock` (feature `test-util`), which stands still
+/// until it is moved.
 pub trait Clock: Send + Sync + 'static {
     /// Time since some fixed moment; never runs backwards. Ages are measured with it.
     fn elapsed(&self) -> Duration;

@@ -210,7 +210,8 @@ async fn read_on<B>(
 enum Read<B: Body> {
     Frame(Bytes),
     End,
-    /// It will not be stored; the data that came last, and what remains if it is not the body itself.
+    /// It will not be stored; the data that came last, and what remains if it is not the body
+    /// itself.
     Stop(Reason, Option<Bytes>, Option<Rest<B>>),
 }
 

@@ -1,9 +1,9 @@
 //! One flight per key: what is under way, who waits for it, and what its readers get.
 //!
-//! This file knows neither the inner service nor tokio. A flight starts when somebody is the
-//! first to need a response that is not stored; everybody who comes while it is under way gets a
-//! [`Ticket`]. The starter holds a [`Guard`]; however the fill ends, by a stored response, a refusal,
-//! an error, a panic or by being dropped, the guard ends the flight and wakes all.
+//! This file knows neither the inner service nor tokio. A flight starts when somebody is the first
+//! to need a response that is not stored; everybody who comes while it is under way gets a
+//! [`Ticket`]. The starter holds a [`Guard`]; however the fill ends, by a stored response, a
+//! refusal, an error, a panic or by being dropped, the guard ends the flight and wakes all.
 //!
 //! Two locks: a piece of the table, and the state of one flight; the former may be held when the
 //! latter is taken, never the other way round. Wakers are called with neither.
@@ -152,7 +152,8 @@ impl Flight {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while it holds the lock but an allocation; the state is whole at each step.
+        // Nothing panics while it holds the lock but an allocation; the state is whole at each
+        // step.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -380,8 +381,8 @@ impl Guard {
         });
     }
 
-    /// The fill takes too long: it leaves the table, and those who wait act as if it had failed. The
-    /// starter goes on, unshared.
+    /// The fill takes too long: it leaves the table, and those who wait act as if it had failed.
+    /// The starter goes on, unshared.
     pub(crate) fn expire(&mut self) {
         self.end_now(Ending::Failed, Vec::new());
     }

@@ -45,7 +45,8 @@ fn word(bytes: &'static [u8]) -> HeaderValue {
 
 /// Which fields tell the client what the cache did.
 ///
-/// Default: [`Full`](Self::Full). The counters of [`Cache::stats`](crate::Cache::stats) do not depend on it.
+/// Default: [`Full`](Self::Full). The counters of [`Cache::stats`](crate::Cache::stats) do not
+/// depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum StatusHeaders {
@@ -53,12 +54,14 @@ pub enum StatusHeaders {
     None,
     /// `X-Cache: HIT`, `MISS` or `BYPASS`.
     XCache,
-    /// `X-Cache`, and `Cache-Status` with the reason ([RFC 9211](https://www.rfc-editor.org/rfc/rfc9211)).
+    /// `X-Cache`, and `Cache-Status` with the reason ([RFC
+    /// 9211](https://www.rfc-editor.org/rfc/rfc9211)).
     #[default]
     Full,
 }
 
-/// What `Cache-Status` says of a request that reached the inner service, or waited for one that did.
+/// What `Cache-Status` says of a request that reached the inner service, or waited for one that
+/// did.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Forwarded {
     /// `None` where nothing was forwarded.
@@ -72,7 +75,8 @@ pub(crate) struct Forwarded {
 
 /// Fields that belong to one exchange or one connection and are never stored.
 ///
-/// RFC 9111, 3.1 names those of the connection; the others identify the request that happened to fill.
+/// RFC 9111, 3.1 names those of the connection; the others identify the request that happened to
+/// fill.
 fn is_of_one_exchange(name: &HeaderName) -> bool {
     const HOP_BY_HOP: &[HeaderName] = &[
         CONNECTION,
@@ -118,8 +122,8 @@ pub(crate) fn is_slot(name: &HeaderName, status_slot: bool) -> bool {
 
 /// The fields to store of a response, behind the slots for our own.
 ///
-/// `Set-Cookie` is never among them: who stores a response that has one wants it without. The values are copied, so that they do not
-/// keep a connection's read buffer alive.
+/// `Set-Cookie` is never among them: who stores a response that has one wants it without. The
+/// values are copied, so that they do not keep a connection's read buffer alive.
 pub(crate) fn stored_head(response: &HeaderMap, strip: Strip<'_>, now: SystemTime) -> HeaderMap {
     let connection_listed: Vec<String> = response
         .get_all(CONNECTION)
@@ -148,7 +152,8 @@ pub(crate) fn stored_head(response: &HeaderMap, strip: Strip<'_>, now: SystemTim
     head.insert(CACHE_STATUS, HeaderValue::from_static(NAME));
     head.insert(X_CACHE, word(&HIT));
     if response.contains_key(&CACHE_STATUS) {
-        // The lines of caches behind us come first (RFC 9211, section 2); ours is appended to them on each hit.
+        // The lines of caches behind us come first (RFC 9211, section 2); ours is appended to them
+        // on each hit.
         head.remove(&CACHE_STATUS);
     }
     let mut values = BytesMut::with_capacity(size);
@@ -332,7 +337,8 @@ pub(crate) fn say_bypass(head: &mut HeaderMap, reason: Reason, mode: StatusHeade
 }
 
 /// Whether an `X-Cache` was put there by a layer of this process: its value is then one of our
-/// statics, which one that came over a network can never be. Costs no allocation, unlike an extension.
+/// statics, which one that came over a network can never be. Costs no allocation, unlike an
+/// extension.
 fn is_answered_by_inner_layer(head: &HeaderMap) -> bool {
     head.get(&X_CACHE).is_some_and(|value| {
         let at = value.as_bytes().as_ptr();

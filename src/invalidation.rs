@@ -1,9 +1,9 @@
 //! The invalidation log: numbered records, against which an entry is judged when it is read.
 //!
 //! Two numbers, never mixed. The *sequence* orders fills and records: a fill starts with the
-//! highest sequence known, and its response is usable only if no record with a higher one selects it. So an
-//! invalidation during a fill always wins. The *generation* is raised after a record became
-//! visible: an entry that was checked at the present generation needs no other check, which
+//! highest sequence known, and its response is usable only if no record with a higher one selects
+//! it. So an invalidation during a fill always wins. The *generation* is raised after a record
+//! became visible: an entry that was checked at the present generation needs no other check, which
 //! makes the price of the log on a hit one atomic load.
 //!
 //! The number of records is bounded. When the oldest leave, the *floor* rises to them, and
@@ -25,8 +25,8 @@ const MAX_RECORDS: usize = 100_000;
 
 /// What [`Cache::invalidate`](crate::Cache::invalidate) has done.
 ///
-/// When it is returned, no later request on this node is answered with what was selected, nor with the
-/// result of a fill that was under way.
+/// When it is returned, no later request on this node is answered with what was selected, nor with
+/// the result of a fill that was under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Invalidated {

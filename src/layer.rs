@@ -12,12 +12,12 @@ use crate::{
 
 /// A [`Layer`] that answers repeated requests from a [`Cache`].
 ///
-/// Works on a router, on one route, around a whole axum `Router`, in a `ServiceBuilder`, and on any tower service
-/// that takes an [`http::Request`] and gives an [`http::Response`]. A clone is a template: change one option and use it for
-/// another route.
+/// Works on a router, on one route, around a whole axum `Router`, in a `ServiceBuilder`, and on any
+/// tower service that takes an [`http::Request`] and gives an [`http::Response`]. A clone is a
+/// template: change one option and use it for another route.
 ///
-/// Without options: silent responses live 60 seconds, bodies up to 1 MiB are kept, everything that could
-/// be personal is passed through, and every answer says in `X-Cache` and `Cache-Status` what
+/// Without options: silent responses live 60 seconds, bodies up to 1 MiB are kept, everything that
+/// could be personal is passed through, and every answer says in `X-Cache` and `Cache-Status` what
 /// happened. The rules are in [`docs::rules`](crate::docs::rules).
 ///
 /// Responses are shared between routes and layers only where the settings that decide over key and
@@ -67,15 +67,17 @@ impl ResponseCacheLayer {
     /// How long a response is fresh that says nothing about it: no `max-age`, `s-maxage`,
     /// `Expires`, `no-cache`.
     ///
-    /// Default: 60 seconds. Zero: such responses are not stored. Applies to 200, 203, 204, 301 and 308.
+    /// Default: 60 seconds. Zero: such responses are not stored. Applies to 200, 203, 204, 301 and
+    /// 308.
     pub fn ttl(self, ttl: Duration) -> Self {
         self.with(|settings| settings.storing.ttl = ttl)
     }
 
     /// How long every storable response is fresh, whatever it says about it.
     ///
-    /// Default: not set. Overrides `max-age`, `s-maxage` and `Expires` towards this cache; the client still sees the
-    /// fields as they are. Does not override `no-store`, `private`, `no-cache` or `Set-Cookie`.
+    /// Default: not set. Overrides `max-age`, `s-maxage` and `Expires` towards this cache; the
+    /// client still sees the fields as they are. Does not override `no-store`, `private`,
+    /// `no-cache` or `Set-Cookie`.
     pub fn force_ttl(self, ttl: Duration) -> Self {
         self.with(|settings| settings.storing.force_ttl = Some(ttl))
     }
@@ -89,8 +91,9 @@ impl ResponseCacheLayer {
 
     /// The longest body that is stored, in bytes.
     ///
-    /// Default: 1 MiB. A longer one is passed through untouched, with backpressure. A body that the memory tier has no room for is
-    /// not stored either: up to 15 MiB always fit, or 97 % of a memory below 16 MiB.
+    /// Default: 1 MiB. A longer one is passed through untouched, with backpressure. A body that the
+    /// memory tier has no room for is not stored either: up to 15 MiB always fit, or 97 % of a
+    /// memory below 16 MiB.
     pub fn max_body_size(self, bytes: u64) -> Self {
         self.with(|settings| settings.storing.max_body_size = bytes)
     }
@@ -109,7 +112,8 @@ impl ResponseCacheLayer {
         self.with(|settings| settings.ignore_host = true)
     }
 
-    /// Passes a request straight to the inner service when `condition` holds. May be given several times: one is enough.
+    /// Passes a request straight to the inner service when `condition` holds. May be given several
+    /// times: one is enough.
     ///
     /// ```
     /// use tower_response_cache::{Cache, ResponseCacheLayer};
@@ -128,7 +132,8 @@ impl ResponseCacheLayer {
         })
     }
 
-    /// Stores a response only when `condition` holds as well. May be given several times: all must hold.
+    /// Stores a response only when `condition` holds as well. May be given several times: all must
+    /// hold.
     ///
     /// It only narrows: what the rules refuse stays refused.
     ///
@@ -151,10 +156,11 @@ impl ResponseCacheLayer {
 
     /// Gives each value of `partition` (a tenant, a user) entries of its own.
     ///
-    /// This is how a signed-in API gets hits: the value becomes part of the key, and cookies and credentials
-    /// no longer keep a request from sharing. Take it from what authentication *outside*
-    /// of this layer has established, never from a field that a client may write. `None` passes the request on. Responses that say
-    /// `private` stay unstored. The `name` tells partitions with different meanings apart.
+    /// This is how a signed-in API gets hits: the value becomes part of the key, and cookies and
+    /// credentials no longer keep a request from sharing. Take it from what authentication
+    /// *outside* of this layer has established, never from a field that a client may write. `None`
+    /// passes the request on. Responses that say `private` stay unstored. The `name` tells
+    /// partitions with different meanings apart.
     ///
     /// ```
     /// use tower_response_cache::{Cache, ResponseCacheLayer};
@@ -184,8 +190,9 @@ impl ResponseCacheLayer {
 
     /// Cookies that no response depends on; a `*` stands for any number of characters.
     ///
-    /// They are taken out of what the handler sees. A request whose cookies are all ignored, or named in
-    /// [`vary_on_cookie`](Self::vary_on_cookie), is shared; with any other cookie it is passed on. Default: none.
+    /// They are taken out of what the handler sees. A request whose cookies are all ignored, or
+    /// named in [`vary_on_cookie`](Self::vary_on_cookie), is shared; with any other cookie it is
+    /// passed on. Default: none.
     ///
     /// ```
     /// use tower_response_cache::{ANALYTICS_COOKIES, Cache, ResponseCacheLayer};
@@ -211,8 +218,9 @@ impl ResponseCacheLayer {
 
     /// Stores responses that set a cookie, without the `Set-Cookie` field.
     ///
-    /// Default: such responses are not stored and not handed to anyone else. The client whose request
-    /// filled the cache still gets its cookie. Only for routes whose *body* is the same for everybody.
+    /// Default: such responses are not stored and not handed to anyone else. The client whose
+    /// request filled the cache still gets its cookie. Only for routes whose *body* is the same for
+    /// everybody.
     pub fn store_without_set_cookie(self) -> Self {
         self.with(|settings| settings.storing.store_set_cookie = true)
     }
@@ -230,16 +238,16 @@ impl ResponseCacheLayer {
 
     /// Whether a fill goes on when the client that started it has left.
     ///
-    /// Default: `true`, so that a disconnect never costs a second handler call. With `false` the handler is dropped as without
-    /// a cache, and one of those waiting starts again.
+    /// Default: `true`, so that a disconnect never costs a second handler call. With `false` the
+    /// handler is dropped as without a cache, and one of those waiting starts again.
     pub fn detach(self, detach: bool) -> Self {
         self.with(|settings| settings.detach = detach)
     }
 
     /// How long a fill may take to be stored and shared.
     ///
-    /// Default: 30 seconds. A longer one runs on for its client as without a cache; nobody waits for it, nothing is stored, and
-    /// without its client it is dropped.
+    /// Default: 30 seconds. A longer one runs on for its client as without a cache; nobody waits
+    /// for it, nothing is stored, and without its client it is dropped.
     pub fn fill_timeout(self, timeout: Duration) -> Self {
         self.with(|settings| settings.fill_timeout = timeout)
     }

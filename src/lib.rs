@@ -1,8 +1,9 @@
 //! A response cache for axum, tower and hyper: one layer in front of your handlers.
 //!
-//! [`ResponseCacheLayer`] answers repeated GET and HEAD requests from a [`Cache`]. By default it keeps responses for 60 seconds in 64 MiB of
-//! memory, passes through whatever could be personal, calls the handler once for all who ask for a cold key at the same time, and
-//! says in `X-Cache` and `Cache-Status` what it did.
+//! [`ResponseCacheLayer`] answers repeated GET and HEAD requests from a [`Cache`]. By default it
+//! keeps responses for 60 seconds in 64 MiB of memory, passes through whatever could be personal,
+//! calls the handler once for all who ask for a cold key at the same time, and says in `X-Cache`
+//! and `Cache-Status` what it did.
 //!
 //! # A tour
 //!

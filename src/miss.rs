@@ -1,8 +1,8 @@
 //! A request for which nothing usable is stored: it waits for the fill of its key, or does it.
 //!
 //! All of this is one future, polled by the client's own task, so that task-locals, spans and
-//! panics are as without a cache. Only when the client leaves a fill that others may be waiting for does it
-//! move to a task (`future.rs`).
+//! panics are as without a cache. Only when the client leaves a fill that others may be waiting for
+//! does it move to a task (`future.rs`).
 
 use std::{future::poll_fn, pin::pin, sync::Arc, time::Duration};
 

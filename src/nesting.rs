@@ -16,7 +16,8 @@ struct Passed(SmallVec<[(u64, u8); 2]>);
 struct Stamps(SmallVec<[u64; 2]>);
 
 /// How many layers of `cache` are further out. Where there is one, it wants answers stamped; and
-/// the number is part of the key, so that nothing waits for itself or answers for what is further in.
+/// the number is part of the key, so that nothing waits for itself or answers for what is further
+/// in.
 #[inline]
 pub(crate) fn depth(request: &Extensions, cache: u64) -> u8 {
     let Some(passed) = request.get::<Passed>() else {

@@ -41,7 +41,8 @@ pub(crate) struct Pending {
     pub(crate) arrived: u64,
     pub(crate) personal: Option<Reason>,
     pub(crate) authorization: bool,
-    /// Why the request may neither wait for others nor have them wait: it is personal, and nothing shareable is known of its key.
+    /// Why the request may neither wait for others nor have them wait: it is personal, and nothing
+    /// shareable is known of its key.
     pub(crate) alone: Option<Reason>,
     /// As the client sent them.
     pub(crate) headers: HeaderMap,

@@ -138,9 +138,9 @@ fn meaning_of_extension(name: &str) -> Field {
 
 /// Which request fields identify somebody, besides those that always do.
 ///
-/// A request with such a field is answered by the inner service alone, unless a stored
-/// response was made explicitly shareable, or `partition_by` gives each user entries of their own. Default: the fields named in the
-/// [storing rules](crate::docs::rules).
+/// A request with such a field is answered by the inner service alone, unless a stored response was
+/// made explicitly shareable, or `partition_by` gives each user entries of their own. Default: the
+/// fields named in the [storing rules](crate::docs::rules).
 ///
 /// # Examples
 ///

@@ -33,8 +33,9 @@ use crate::{
 /// A service that answers repeated requests from a [`Cache`]; made by a
 /// [`ResponseCacheLayer`](crate::ResponseCacheLayer).
 ///
-/// It is always ready: hits are served while the inner service is saturated. A request that must reach the inner service waits for its
-/// readiness then. Load shedding therefore belongs below this layer. The error is the inner service's.
+/// It is always ready: hits are served while the inner service is saturated. A request that must
+/// reach the inner service waits for its readiness then. Load shedding therefore belongs below this
+/// layer. The error is the inner service's.
 #[derive(Clone)]
 pub struct ResponseCache<S> {
     inner: S,

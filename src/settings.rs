@@ -106,7 +106,8 @@ impl Settings {
         !self.bypass_when.is_empty() || self.partition_by.is_some()
     }
 
-    /// Whether the entries are told from other layers' by something that means nothing to another process.
+    /// Whether the entries are told from other layers' by something that means nothing to another
+    /// process.
     pub(crate) fn has_own_entries(&self) -> bool {
         !self.closures.is_empty()
     }

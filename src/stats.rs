@@ -110,8 +110,8 @@ pub(crate) struct Gauges {
 /// What a cache has done since it was made, and what it holds.
 ///
 /// A snapshot: counters only grow, gauges ([`bytes`](Self::bytes), [`entries`](Self::entries),
-/// [`flights`](Self::flights), [`buffered_bytes`](Self::buffered_bytes)) go up and down. `Display` writes one
-/// line for a log.
+/// [`flights`](Self::flights), [`buffered_bytes`](Self::buffered_bytes)) go up and down. `Display`
+/// writes one line for a log.
 ///
 /// # Examples
 ///
@@ -242,7 +242,8 @@ impl Stats {
         self.store_errors
     }
 
-    /// Hits as a part of hits and misses, between 0 and 1; 0 where there were none of both. Bypasses do not count.
+    /// Hits as a part of hits and misses, between 0 and 1; 0 where there were none of both.
+    /// Bypasses do not count.
     #[must_use]
     pub fn hit_ratio(&self) -> f64 {
         let all = self.hits + self.misses;

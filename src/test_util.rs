@@ -50,10 +50,11 @@ where
     Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
 }
 
-/// Asserts that a GET of a path is answered from the store; in an async test. Needs feature `test-util`.
+/// Asserts that a GET of a path is answered from the store; in an async test. Needs feature
+/// `test-util`.
 ///
-/// The service is anything that is [`Clone`], such as an axum `Router`; asked is a path (with feature `axum`, without a `Host`
-/// field) or a whole [`Request`](http::Request).
+/// The service is anything that is [`Clone`], such as an axum `Router`; asked is a path (with
+/// feature `axum`, without a `Host` field) or a whole [`Request`](http::Request).
 ///
 /// # Examples
 ///
@@ -85,7 +86,8 @@ macro_rules! assert_cached {
     };
 }
 
-/// Asserts that a GET of a path is not answered from the store; it may fill it. Needs feature `test-util`.
+/// Asserts that a GET of a path is not answered from the store; it may fill it. Needs feature
+/// `test-util`.
 ///
 /// See [`assert_cached!`].
 ///

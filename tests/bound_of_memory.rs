@@ -1,5 +1,5 @@
-//! What is stored stays within the bound, by the count of the allocator (F9). Alone in its process, because
-//! the allocator counts everything.
+//! What is stored stays within the bound, by the count of the allocator (F9). Alone in its process,
+//! because the allocator counts everything.
 
 use std::{alloc::System, convert::Infallible, task::Context, time::Duration};
 

@@ -1,4 +1,5 @@
-//! One call of the handler for everybody who asks for one cold key at once, also when the one who started it leaves.
+//! One call of the handler for everybody who asks for one cold key at once, also when the one who
+//! started it leaves.
 
 mod support;
 
@@ -107,7 +108,8 @@ async fn a_storm_over_many_keys_calls_once_for_each() {
 
 // ---- the starter leaves ----
 
-/// Drops the starter after `polls` polls of its future, then of its body; says whether it was done before.
+/// Drops the starter after `polls` polls of its future, then of its body; says whether it was done
+/// before.
 async fn start_and_leave(service: &Shared, polls: usize) -> bool {
     let mut left = polls;
     let mut asking = Box::pin(service.clone().call(page()));

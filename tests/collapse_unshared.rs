@@ -133,7 +133,8 @@ async fn a_later_storable_head_lifts_the_mark_of_an_uncacheable_page() {
     assert_idle(&cache).await;
 }
 
-/// The answers to five who ask at once, of which the first starts: status, the fields given, and `call N`.
+/// The answers to five who ask at once, of which the first starts: status, the fields given, and
+/// `call N`.
 async fn answered_together(
     status: u16,
     fields: &'static [(&'static str, &'static str)],

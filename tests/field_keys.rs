@@ -1,4 +1,5 @@
-//! Bugs seen elsewhere, each with a test: one resource never answers for another, and limits inside and outside.
+//! Bugs seen elsewhere, each with a test: one resource never answers for another, and limits inside
+//! and outside.
 
 mod support;
 

@@ -228,7 +228,8 @@ async fn a_body_that_breaks_off_ends_in_an_error_for_everybody_who_reads_it() {
     assert_eq!(cache.stats().entries(), 0);
 }
 
-/// All of the declared bytes are there; what the origin does after them is no matter of the client's.
+/// All of the declared bytes are there; what the origin does after them is no matter of the
+/// client's.
 #[tokio::test(start_paused = true)]
 async fn the_last_bytes_of_a_declared_body_do_not_wait_for_an_origin_that_lingers() {
     let (hand, origin) = one_body(&[("content-length", "10")]);

@@ -29,7 +29,8 @@ fn varying(read: &'static [&'static str], said: &'static [&'static str]) -> Orig
     })
 }
 
-/// Asks with each of `asked`, all of them different, then with all again: every one is answered with its own.
+/// Asks with each of `asked`, all of them different, then with all again: every one is answered
+/// with its own.
 async fn are_told_apart(origin: &Origin, asked: &[&[(&str, &str)]]) {
     let (cache, _clock) = cache();
     let app = origin.behind(&ResponseCacheLayer::new(&cache));

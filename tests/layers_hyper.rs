@@ -204,7 +204,8 @@ async fn empty_answers_and_those_without_a_body_come_back_as_they_were() {
     }
 }
 
-/// A server whose every answer is fed by the test, with this field; the feeds in the order of the calls.
+/// A server whose every answer is fed by the test, with this field; the feeds in the order of the
+/// calls.
 async fn fed(
     length: Option<u64>,
     field: (&'static str, &'static str),

@@ -165,7 +165,8 @@ async fn the_layer_is_ready_whatever_is_inside() {
     waiting.abort();
 }
 
-/// A service that panics when it is called without having said that it is ready, as some of tower do; its clones are not ready.
+/// A service that panics when it is called without having said that it is ready, as some of tower
+/// do; its clones are not ready.
 struct Strict(App, bool);
 
 impl Clone for Strict {

@@ -1,4 +1,5 @@
-//! The memory tier from outside: expiry, bounds, the switch, counters, and the seam to a remote store.
+//! The memory tier from outside: expiry, bounds, the switch, counters, and the seam to a remote
+//! store.
 
 mod support;
 

@@ -509,7 +509,8 @@ async fn a_starter_that_leaves_nested_layers_costs_no_second_call() {
 
 // ---- axum ----
 
-/// A router with layered and unlayered routes, behind `outer`; each answer names its handler, the call and the path.
+/// A router with layered and unlayered routes, behind `outer`; each answer names its handler, the
+/// call and the path.
 fn routed(cache: &Cache, origin: &Origin) -> Router {
     let layer = ResponseCacheLayer::new(cache);
     let service = |name: &'static str| {

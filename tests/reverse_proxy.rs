@@ -1,5 +1,5 @@
-//! The example `reverse_proxy` as a process: in front of a web server that nobody here wrote, and in
-//! front of origins that misbehave.
+//! The example `reverse_proxy` as a process: in front of a web server that nobody here wrote, and
+//! in front of origins that misbehave.
 #![cfg(unix)]
 #![allow(
     clippy::unwrap_used,

@@ -337,7 +337,8 @@ async fn over_http_2_a_body_is_judged_by_itself() {
     assert_eq!(origin.calls(), 2);
 }
 
-/// A middleware that re-wraps bodies hides the end of an empty one; HTTP/1 says in its fields that there is none.
+/// A middleware that re-wraps bodies hides the end of an empty one; HTTP/1 says in its fields that
+/// there is none.
 #[tokio::test]
 async fn a_body_that_was_wrapped_again_is_not_a_body() {
     let (cache, _clock) = cache();

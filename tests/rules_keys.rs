@@ -1,4 +1,5 @@
-//! What is part of the key: query settings, hosts, and fields that a handler may read without saying so.
+//! What is part of the key: query settings, hosts, and fields that a handler may read without
+//! saying so.
 
 mod support;
 

@@ -1,4 +1,5 @@
-//! What streams through a miss: the first byte is never held back, and what is too long is handed over.
+//! What streams through a miss: the first byte is never held back, and what is too long is handed
+//! over.
 
 mod support;
 
@@ -133,7 +134,8 @@ async fn a_client_that_reads_nothing_slows_nobody() {
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_read_to_its_end_is_a_hit_when_asked_again() {
-    // The entry is there before the last frame is: the second request is sent without a turn of the scheduler in between.
+    // The entry is there before the last frame is: the second request is sent without a turn of the
+    // scheduler in between.
     for length in [None, Some(9)] {
         let (cache, _) = cache();
         let (hand, body) = feed(length);

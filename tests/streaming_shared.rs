@@ -23,7 +23,8 @@ use tower_response_cache::{Cache, Reason, ResponseBody, ResponseCache, ResponseC
 
 type Service = ResponseCache<Inner<FeedBody>>;
 
-/// The first call gets this body, later ones `own answer N`; no length but the one of the first body is declared.
+/// The first call gets this body, later ones `own answer N`; no length but the one of the first
+/// body is declared.
 fn held(
     cache: &Cache,
     fields: &'static [(&'static str, &'static str)],

@@ -1,4 +1,5 @@
-//! What passes as it is: event streams and their like, and ranges and conditions on what may not be stored.
+//! What passes as it is: event streams and their like, and ranges and conditions on what may not be
+//! stored.
 
 mod support;
 
@@ -43,7 +44,8 @@ fn behind<E>(
     layer.layer(inner.clone())
 }
 
-/// A stream without an end: its head at once, its events one by one, never shared, dropped with its client.
+/// A stream without an end: its head at once, its events one by one, never shared, dropped with its
+/// client.
 async fn passes_as_a_stream(fields: &'static [(&'static str, &'static str)]) {
     let (cache, _) = cache();
     let hands: Hand = Arc::default();

@@ -1,4 +1,5 @@
-//! Thousands of random heads and requests: with the layer every answer is what the origin says for itself.
+//! Thousands of random heads and requests: with the layer every answer is what the origin says for
+//! itself.
 
 mod support;
 
@@ -141,7 +142,8 @@ const SELECTING: &[&str] = &[
     "origin",
 ];
 
-/// What the handler of a resource reads and how it answers: a pure function of its number and the request.
+/// What the handler of a resource reads and how it answers: a pure function of its number and the
+/// request.
 fn handler(request: &Request<Body>) -> Response<Body> {
     let number: u64 = request.uri().path()[2..].parse().unwrap();
     let mut dice = Dice(number.wrapping_mul(0x5851_f42d_4c95_7f2d));
@@ -241,7 +243,8 @@ fn is_silent(fields: &HeaderMap) -> bool {
         })
 }
 
-/// What a handler makes of a field: languages and encodings are a set to it, other values what they are.
+/// What a handler makes of a field: languages and encodings are a set to it, other values what they
+/// are.
 fn normal(name: &str, fields: &HeaderMap) -> Option<String> {
     // A Cookie field without a cookie is as none.
     let mut lines = fields.get_all(name).iter();
@@ -249,7 +252,8 @@ fn normal(name: &str, fields: &HeaderMap) -> Option<String> {
         return None;
     }
     if name == "origin" {
-        // Read without Vary only as "is it there": the answer for one origin is not asked for by another.
+        // Read without Vary only as "is it there": the answer for one origin is not asked for by
+        // another.
         return fields[name].to_str().ok().map(str::to_owned);
     }
     let lines: Vec<_> = fields

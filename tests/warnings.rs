@@ -1,4 +1,5 @@
-//! What the cache says in the log: a route that is bypassed again and again, once, with the option to look at.
+//! What the cache says in the log: a route that is bypassed again and again, once, with the option
+//! to look at.
 
 mod support;
 

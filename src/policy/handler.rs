@@ -83,7 +83,8 @@ impl CachePolicy {
         }
     }
 
-    /// The response is the same for everybody, whatever cookies or credentials came with the request.
+    /// The response is the same for everybody, whatever cookies or credentials came with the
+    /// request.
     ///
     /// Without it (and without `public` or `s-maxage` in the response), what was made for a request
     /// with a cookie or a credential is not stored.

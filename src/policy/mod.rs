@@ -23,11 +23,12 @@
 //! - `Set-Cookie`: never, unless the route opted in; then as if the field were not there.
 //! - Silent: 200, 203, 204, 301, 308 for `ttl`; 404 and 410 for `negative_ttl`; zero is never.
 //! - Explicit: any 2xx but 206, 300-308 but 304, 404, 410.
-//! - Other statuses: never. 206 and 304 are no full responses (§3.3, §4.3.4); 1xx are not final (§3).
+//! - Other statuses: never. 206 and 304 are no full responses (§3.3, §4.3.4); 1xx are not final
+//!   (§3).
 //! - 5xx: only to those who wait already, if nothing but the status forbids storing.
 //! - Event streams, gRPC, `multipart/x-mixed-replace`, 101, announced trailers: never.
-//! - An answer to a personal request: only if it is explicitly shareable: `public`, `s-maxage` above
-//!   0, `CachePolicy::public()`; where `Authorization` is all, `must-revalidate` (§3.5).
+//! - An answer to a personal request: only if it is explicitly shareable: `public`, `s-maxage`
+//!   above 0, `CachePolicy::public()`; where `Authorization` is all, `must-revalidate` (§3.5).
 //! - `CachePolicy::no_store()`: never.
 //! - `no-cache`: not without validation (§5.2.2.4).
 //! - A declared length above `max_body_size`, or several that differ: never.

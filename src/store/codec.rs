@@ -4,10 +4,10 @@
 //! "TRC" version | kind | checksum of the head (8) | length of the head (4) | head | body
 //! ```
 //!
-//! All numbers are little-endian. The head starts with the full key, because two keys may end up
-//! in the same place. The body is a slice of what was read; the checksum covers the head, on
-//! which all decisions rest, so that decoding takes no longer for a longer body. Whatever cannot be read is no frame, and
-//! no frame is a miss.
+//! All numbers are little-endian. The head starts with the full key, because two keys may end up in
+//! the same place. The body is a slice of what was read; the checksum covers the head, on which all
+//! decisions rest, so that decoding takes no longer for a longer body. Whatever cannot be read is
+//! no frame, and no frame is a miss.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};

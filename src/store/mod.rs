@@ -1,7 +1,7 @@
 //! Where responses are kept: the memory tier, and behind it, if there is one, a remote store.
 //!
-//! [`Store`] is the whole of what a remote store has to be: bytes under keys, with a life. What
-//! the bytes mean is the business of `codec.rs`; what happens when the store fails that of `remote.rs`.
+//! [`Store`] is the whole of what a remote store has to be: bytes under keys, with a life. What the
+//! bytes mean is the business of `codec.rs`; what happens when the store fails that of `remote.rs`.
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
@@ -51,12 +51,14 @@ pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>>
 ///
 /// # Contract
 ///
-/// - `get` returns what the last `set` of the same key stored, or `None`; it may forget at any time.
+/// - `get` returns what the last `set` of the same key stored, or `None`; it may forget at any
+///   time.
 /// - An entry is gone when its life is over. A store that keeps it longer does no harm: the frame
 ///   itself says when it ends.
 /// - Two keys may end up in the same place, by a digest that collides or a client that mixes up its
 ///   replies: what is read is compared with the full key inside the frame.
-/// - Nothing here is waited for longer than the cache's own deadline: the future is dropped then, at any await point.
+/// - Nothing here is waited for longer than the cache's own deadline: the future is dropped then,
+///   at any await point.
 /// - An error is a miss, never the failure of a request. It is counted in
 ///   [`Stats::store_errors`](crate::Stats::store_errors).
 ///
