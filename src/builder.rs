@@ -15,6 +15,10 @@ const MOST_MEMORY: u64 = 1 << 46;
 
 impl Cache {
     /// A cache of 64 MiB in this process.
+    ///
+    /// Meant for a tokio runtime with timers, as `#[tokio::main]` makes it. Without timers nothing
+    /// is limited in time and expired bytes wait for room to be needed; without tokio only bodies
+    /// that are ready at once are stored.
     #[must_use]
     pub fn in_memory() -> Self {
         CacheBuilder::default().assemble()

@@ -254,7 +254,8 @@ impl ResponseCacheLayer {
 
     /// How long a request waits for somebody else's fill before it calls the inner service itself.
     ///
-    /// Default: 5 seconds.
+    /// Default: 5 seconds. Once the head is there, a body of unknown length is waited for 250 ms at
+    /// the most; one of known length is shared as it streams.
     pub fn wait_timeout(self, timeout: Duration) -> Self {
         self.with(|settings| settings.wait_timeout = timeout)
     }

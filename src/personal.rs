@@ -150,7 +150,7 @@ fn meaning_of_extension(name: &str) -> Field {
 ///
 /// let credentials = Credentials::default()
 ///     .add(HeaderName::from_static("x-session"))
-///     .allow(HeaderName::from_static("x-csrf-token" | "x-xsrf-token" | "x-goog-api-key"));
+///     .allow(HeaderName::from_static("x-csrf-token"));
 /// let layer = ResponseCacheLayer::new(Cache::in_memory()).credentials(credentials);
 /// # let _ = layer;
 /// ```

@@ -36,6 +36,39 @@ use crate::{
 /// It is always ready: hits are served while the inner service is saturated. A request that must
 /// reach the inner service waits for its readiness then. Load shedding therefore belongs below this
 /// layer. The error is the inner service's.
+///
+/// # With plain hyper
+///
+/// Spawn the connection as it is. Inside of an `async` block of its own rustc fails to prove that
+/// some services are `Send` ([rust-lang/rust#102211]): "implementation of `Send` is not general
+/// enough".
+///
+/// ```no_run
+/// use std::convert::Infallible;
+/// use bytes::Bytes;
+/// use http::{Request, Response};
+/// use http_body_util::Full;
+/// use hyper::{body::Incoming, server::conn::http1};
+/// use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+/// use tower::Layer;
+/// use tower_response_cache::{Cache, ResponseCacheLayer};
+///
+/// # #[tokio::main] async fn main() -> std::io::Result<()> {
+/// let service = tower::service_fn(|_: Request<Incoming>| async {
+///     Ok::<_, Infallible>(Response::new(Full::new(Bytes::from("hello"))))
+/// });
+/// let service = ResponseCacheLayer::new(Cache::in_memory()).layer(service);
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+/// loop {
+///     let (stream, _) = listener.accept().await?;
+///     let service = TowerToHyperService::new(service.clone());
+///     let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+///     tokio::spawn(connection);
+/// }
+/// # }
+/// ```
+///
+/// [rust-lang/rust#102211]: https://github.com/rust-lang/rust/issues/102211
 #[derive(Clone)]
 pub struct ResponseCache<S> {
     inner: S,

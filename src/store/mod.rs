@@ -59,6 +59,9 @@ pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>>
 ///   replies: what is read is compared with the full key inside the frame.
 /// - Nothing here is waited for longer than the cache's own deadline: the future is dropped then,
 ///   at any await point.
+/// - What another cache wrote counts as older than every invalidation of this one: after
+///   [`Cache::invalidate`](crate::Cache::invalidate) its frames of that resource are misses here
+///   until this cache has written its own.
 /// - An error is a miss, never the failure of a request. It is counted in
 ///   [`Stats::store_errors`](crate::Stats::store_errors).
 ///
