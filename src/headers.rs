@@ -4,34 +4,26 @@
 //! a clone of the head with two values put in their places. Everything a response may say is
 //! decided in `policy/`, never here.
 
-use std::{
-    collections::HashSet,
-    sync::{OnceLock, PoisonError, RwLock},
-    time::SystemTime,
-};
+use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{
-        ACCEPT_RANGES, ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS,
-        ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
-        AGE, ALT_SVC, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LANGUAGE,
-        CONTENT_SECURITY_POLICY, CONTENT_TYPE, DATE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
-        REFERRER_POLICY, SERVER, SET_COOKIE, STRICT_TRANSPORT_SECURITY, TE, TRAILER,
-        TRANSFER_ENCODING, UPGRADE, VARY, VIA, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+        AGE, CONNECTION, DATE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER,
+        TRANSFER_ENCODING, UPGRADE,
     },
 };
 
-use crate::status::{Forward, Reason};
+use crate::{
+    status::{Forward, Reason},
+    values::{NAME, age_value, date_value, hit_value, interned},
+};
 
 /// `X-Cache`, which every operator knows.
 pub(crate) const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 /// `Cache-Status` ([RFC 9211](https://www.rfc-editor.org/rfc/rfc9211)).
 pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
-
-/// The name under which the cache speaks in `Cache-Status`.
-const NAME: &str = "tower-response-cache";
 
 // Statics of bytes, not literals: each has an address of its own, which tells our words from
 // everybody else's (see `is_answered_by_inner_layer`).
@@ -173,11 +165,6 @@ pub(crate) fn has_status_slot(response: &HeaderMap) -> bool {
     !response.contains_key(&CACHE_STATUS)
 }
 
-/// Now as an HTTP date.
-pub(crate) fn date_value(now: SystemTime) -> HeaderValue {
-    HeaderValue::try_from(httpdate::fmt_http_date(now)).expect("an HTTP date is visible ASCII")
-}
-
 /// A name that shares no buffer with a connection.
 fn own_name(name: &HeaderName) -> HeaderName {
     HeaderName::from_bytes(name.as_str().as_bytes()).unwrap_or_else(|_| name.clone())
@@ -194,61 +181,6 @@ fn own_value(name: &HeaderName, value: &HeaderValue, values: &mut BytesMut) -> H
     let mut own = HeaderValue::from_maybe_shared(bytes).unwrap_or_else(|_| value.clone());
     own.set_sensitive(value.is_sensitive());
     own
-}
-
-/// Values that are the same on thousands of responses live once, for ever: cloning them on a hit
-/// touches no reference count. The table is bounded, and only fields with few values take part.
-fn interned(name: &HeaderName, value: &HeaderValue) -> Option<HeaderValue> {
-    const FIELDS: &[HeaderName] = &[
-        CONTENT_TYPE,
-        CACHE_CONTROL,
-        VARY,
-        CONTENT_ENCODING,
-        CONTENT_LANGUAGE,
-        SERVER,
-        VIA,
-        ACCEPT_RANGES,
-        ALT_SVC,
-        ACCESS_CONTROL_ALLOW_CREDENTIALS,
-        ACCESS_CONTROL_ALLOW_HEADERS,
-        ACCESS_CONTROL_ALLOW_METHODS,
-        ACCESS_CONTROL_ALLOW_ORIGIN,
-        ACCESS_CONTROL_EXPOSE_HEADERS,
-        CONTENT_SECURITY_POLICY,
-        REFERRER_POLICY,
-        STRICT_TRANSPORT_SECURITY,
-        X_CONTENT_TYPE_OPTIONS,
-        X_FRAME_OPTIONS,
-    ];
-    const MAX_VALUES: usize = 512;
-    const MAX_LENGTH: usize = 96;
-    static TABLE: OnceLock<RwLock<HashSet<&'static str>>> = OnceLock::new();
-
-    if value.len() > MAX_LENGTH || value.is_sensitive() || !FIELDS.contains(name) {
-        return None;
-    }
-    let text = value.to_str().ok()?;
-    let table = TABLE.get_or_init(RwLock::default);
-    if let Some(known) = table
-        .read()
-        .unwrap_or_else(PoisonError::into_inner)
-        .get(text)
-    {
-        return Some(HeaderValue::from_static(known));
-    }
-    let mut table = table.write().unwrap_or_else(PoisonError::into_inner);
-    if table.len() >= MAX_VALUES {
-        return None;
-    }
-    let known: &'static str = match table.get(text) {
-        Some(known) => known,
-        None => {
-            let known: &'static str = Box::leak(text.into());
-            table.insert(known);
-            known
-        }
-    };
-    Some(HeaderValue::from_static(known))
 }
 
 /// Puts this hit's values into a clone of a stored head.
@@ -370,32 +302,6 @@ fn forwarded_value(said: Forwarded) -> HeaderValue {
     HeaderValue::try_from(text).expect("made of tokens and numbers")
 }
 
-/// Small numbers are written once; most ages and lifetimes are below an hour.
-const SMALL: usize = 3601;
-
-fn age_value(seconds: u64) -> HeaderValue {
-    static TABLE: [OnceLock<HeaderValue>; SMALL] = [const { OnceLock::new() }; SMALL];
-    let write = || HeaderValue::from(seconds);
-    match TABLE.get(usize::try_from(seconds).unwrap_or(usize::MAX)) {
-        Some(known) => known.get_or_init(|| permanent(seconds.to_string())).clone(),
-        None => write(),
-    }
-}
-
-fn hit_value(ttl: i64) -> HeaderValue {
-    static TABLE: [OnceLock<HeaderValue>; SMALL] = [const { OnceLock::new() }; SMALL];
-    let text = || format!("{NAME}; hit; ttl={ttl}");
-    match TABLE.get(usize::try_from(ttl).unwrap_or(usize::MAX)) {
-        Some(known) => known.get_or_init(|| permanent(text())).clone(),
-        None => HeaderValue::try_from(text()).expect("a name and a number"),
-    }
-}
-
-/// A value for one of the tables, which live as long as the process.
-fn permanent(text: String) -> HeaderValue {
-    HeaderValue::from_static(Box::leak(text.into_boxed_str()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -513,17 +419,5 @@ mod tests {
             lines(&foreign, "cache-status"),
             ["tower-response-cache; fwd=bypass; detail=cookie"]
         );
-    }
-
-    #[test]
-    fn values_that_every_response_repeats_are_kept_once() {
-        let name = CONTENT_TYPE;
-        let value: HeaderValue = "text/x-interned".parse().unwrap();
-        let first = interned(&name, &value).unwrap();
-        let second = interned(&name, &value.clone()).unwrap();
-        assert_eq!(first.as_bytes().as_ptr(), second.as_bytes().as_ptr());
-        assert!(interned(&http::header::ETAG, &value).is_none());
-        let long: HeaderValue = "a".repeat(200).parse().unwrap();
-        assert!(interned(&name, &long).is_none());
     }
 }

@@ -6,7 +6,7 @@ use http::{HeaderName, request, response};
 use tower_layer::Layer;
 
 use crate::{
-    cache::Cache, headers::StatusHeaders, key::Query, personal::Credentials,
+    cache::Cache, headers::StatusHeaders, personal::Credentials, query::Query,
     service::ResponseCache, settings::Settings,
 };
 

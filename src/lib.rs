@@ -78,6 +78,7 @@ mod nesting;
 mod pending;
 mod personal;
 mod policy;
+mod query;
 mod router;
 mod selector;
 mod service;
@@ -87,6 +88,7 @@ mod status;
 mod store;
 mod streaks;
 mod timer;
+mod values;
 
 pub mod docs;
 
@@ -102,10 +104,11 @@ pub use error::{BuildError, StoreError};
 pub use future::ResponseFuture;
 pub use headers::StatusHeaders;
 pub use invalidation::Invalidated;
-pub use key::Query;
+
 pub use layer::{ANALYTICS_COOKIES, ResponseCacheLayer};
 pub use personal::Credentials;
 pub use policy::CachePolicy;
+pub use query::Query;
 pub use selector::{RequestHead, Selector};
 pub use service::ResponseCache;
 pub use stats::Stats;

@@ -3,7 +3,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header::COOKIE};
 
-use crate::key::{CookieParts, glob};
+use crate::{key::CookieParts, query::glob};
 
 /// What a field of a request means to a cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

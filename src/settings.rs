@@ -14,9 +14,9 @@ use http::{HeaderName, request, response};
 use crate::{
     cache::Cache,
     headers::StatusHeaders,
-    key::Query,
     personal::{Cookies, Credentials},
     policy::StoringSettings,
+    query::Query,
     status::Reason,
     streaks::Streaks,
 };

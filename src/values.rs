@@ -1,0 +1,124 @@
+//! Field values that are written once and cloned ever after, without a reference count.
+
+use std::{
+    collections::HashSet,
+    sync::{OnceLock, PoisonError, RwLock},
+    time::SystemTime,
+};
+
+use http::{
+    HeaderName, HeaderValue,
+    header::{
+        ACCEPT_RANGES, ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS,
+        ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
+        ALT_SVC, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_SECURITY_POLICY,
+        CONTENT_TYPE, REFERRER_POLICY, SERVER, STRICT_TRANSPORT_SECURITY, VARY, VIA,
+        X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    },
+};
+
+/// The name under which the cache speaks in `Cache-Status`.
+pub(crate) const NAME: &str = "tower-response-cache";
+
+/// Now as an HTTP date.
+pub(crate) fn date_value(now: SystemTime) -> HeaderValue {
+    HeaderValue::try_from(httpdate::fmt_http_date(now)).expect("an HTTP date is visible ASCII")
+}
+
+/// Values that are the same on thousands of responses live once, for ever: cloning them on a hit
+/// touches no reference count. The table is bounded, and only fields with few values take part.
+pub(crate) fn interned(name: &HeaderName, value: &HeaderValue) -> Option<HeaderValue> {
+    const FIELDS: &[HeaderName] = &[
+        CONTENT_TYPE,
+        CACHE_CONTROL,
+        VARY,
+        CONTENT_ENCODING,
+        CONTENT_LANGUAGE,
+        SERVER,
+        VIA,
+        ACCEPT_RANGES,
+        ALT_SVC,
+        ACCESS_CONTROL_ALLOW_CREDENTIALS,
+        ACCESS_CONTROL_ALLOW_HEADERS,
+        ACCESS_CONTROL_ALLOW_METHODS,
+        ACCESS_CONTROL_ALLOW_ORIGIN,
+        ACCESS_CONTROL_EXPOSE_HEADERS,
+        CONTENT_SECURITY_POLICY,
+        REFERRER_POLICY,
+        STRICT_TRANSPORT_SECURITY,
+        X_CONTENT_TYPE_OPTIONS,
+        X_FRAME_OPTIONS,
+    ];
+    const MAX_VALUES: usize = 512;
+    const MAX_LENGTH: usize = 96;
+    static TABLE: OnceLock<RwLock<HashSet<&'static str>>> = OnceLock::new();
+
+    if value.len() > MAX_LENGTH || value.is_sensitive() || !FIELDS.contains(name) {
+        return None;
+    }
+    let text = value.to_str().ok()?;
+    let table = TABLE.get_or_init(RwLock::default);
+    if let Some(known) = table
+        .read()
+        .unwrap_or_else(PoisonError::into_inner)
+        .get(text)
+    {
+        return Some(HeaderValue::from_static(known));
+    }
+    let mut table = table.write().unwrap_or_else(PoisonError::into_inner);
+    if table.len() >= MAX_VALUES {
+        return None;
+    }
+    let known: &'static str = match table.get(text) {
+        Some(known) => known,
+        None => {
+            let known: &'static str = Box::leak(text.into());
+            table.insert(known);
+            known
+        }
+    };
+    Some(HeaderValue::from_static(known))
+}
+
+/// Small numbers are written once; most ages and lifetimes are below an hour.
+const SMALL: usize = 3601;
+
+pub(crate) fn age_value(seconds: u64) -> HeaderValue {
+    static TABLE: [OnceLock<HeaderValue>; SMALL] = [const { OnceLock::new() }; SMALL];
+    let write = || HeaderValue::from(seconds);
+    match TABLE.get(usize::try_from(seconds).unwrap_or(usize::MAX)) {
+        Some(known) => known.get_or_init(|| permanent(seconds.to_string())).clone(),
+        None => write(),
+    }
+}
+
+pub(crate) fn hit_value(ttl: i64) -> HeaderValue {
+    static TABLE: [OnceLock<HeaderValue>; SMALL] = [const { OnceLock::new() }; SMALL];
+    let text = || format!("{NAME}; hit; ttl={ttl}");
+    match TABLE.get(usize::try_from(ttl).unwrap_or(usize::MAX)) {
+        Some(known) => known.get_or_init(|| permanent(text())).clone(),
+        None => HeaderValue::try_from(text()).expect("a name and a number"),
+    }
+}
+
+/// A value for one of the tables, which live as long as the process.
+fn permanent(text: String) -> HeaderValue {
+    HeaderValue::from_static(Box::leak(text.into_boxed_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_that_every_response_repeats_are_kept_once() {
+        let name = CONTENT_TYPE;
+        let value: HeaderValue = "text/x-interned".parse().unwrap();
+        let first = interned(&name, &value).unwrap();
+        let second = interned(&name, &value.clone()).unwrap();
+        assert_eq!(first.as_bytes().as_ptr(), second.as_bytes().as_ptr());
+        assert!(interned(&http::header::ETAG, &value).is_none());
+        let long: HeaderValue = "a".repeat(200).parse().unwrap();
+        assert!(interned(&name, &long).is_none());
+    }
+}
