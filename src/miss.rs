@@ -69,6 +69,8 @@ where
             return self.fill_alone(Some(reason)).await;
         }
         let mut failures = 0;
+        // For all waiting together, however often it begins anew.
+        let patience = after(self.settings.wait_timeout);
         for round in 0..MAX_ROUNDS {
             if round > 0 {
                 if let Some(hit) = self.pending.look() {
@@ -79,7 +81,7 @@ where
                 let Some(ticket) = self.pending.join_existing() else {
                     break;
                 };
-                match self.follow(ticket, &mut failures).await {
+                match self.follow(ticket, patience, &mut failures).await {
                     Waited::Answered(response) => return Ok(*response),
                     Waited::Again => continue,
                     Waited::Alone(_) | Waited::InnerLayer => break,
@@ -90,8 +92,8 @@ where
             }
             let waited = match self.pending.join() {
                 Joined::Lead(guard) => return self.lead(guard).await,
-                Joined::Follow(ticket) => self.follow(ticket, &mut failures).await,
-                Joined::Behind(ticket) => self.follow_to_end(ticket).await,
+                Joined::Follow(ticket) => self.follow(ticket, patience, &mut failures).await,
+                Joined::Behind(ticket) => self.follow_to_end(ticket, patience).await,
                 Joined::Full => Waited::Alone(Reason::TooManyWaiting),
             };
             match waited {
@@ -118,9 +120,14 @@ where
 
     // ---- waiting for somebody else's fill ----
 
-    async fn follow(&mut self, ticket: Ticket, failures: &mut u32) -> Waited<ResBody> {
+    async fn follow(
+        &mut self,
+        ticket: Ticket,
+        patience: Instant,
+        failures: &mut u32,
+    ) -> Waited<ResBody> {
         let head = poll_fn(|cx| ticket.poll_head(cx));
-        let Some(outcome) = within(self.settings.wait_timeout, head).await else {
+        let Some(outcome) = until(patience, head).await else {
             return Waited::Alone(Reason::WaitTimeout);
         };
         let (shared, entry) = match outcome {
@@ -165,9 +172,9 @@ where
     }
 
     /// Waits until a fill is over that started before a request that wants a newer one.
-    async fn follow_to_end(&mut self, ticket: Ticket) -> Waited<ResBody> {
+    async fn follow_to_end(&mut self, ticket: Ticket, patience: Instant) -> Waited<ResBody> {
         let end = poll_fn(|cx| ticket.poll_end(cx));
-        match within(self.settings.wait_timeout, end).await {
+        match until(patience, end).await {
             Some(_) => Waited::Again,
             None => Waited::Alone(Reason::WaitTimeout),
         }

@@ -244,3 +244,52 @@ async fn bypass_when_sees_the_head_and_passes_straight_to_the_origin() {
     assert!(!preview.is_hit(), "not even of what others have stored");
     assert_eq!(cache.stats().bypasses(Reason::BypassWhen), 7);
 }
+
+#[tokio::test(start_paused = true)]
+async fn waiting_is_bounded_in_all_however_often_it_begins_anew() {
+    let (cache, _clock) = cache();
+    let gate = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+    let origin = Origin::new({
+        let gate = gate.clone();
+        move |call, _| {
+            let gate = gate.clone();
+            async move {
+                gate.acquire().await.unwrap().forget();
+                http::Response::new(axum::body::Body::from(call.to_string()))
+            }
+        }
+    });
+    let app = origin.behind(&ResponseCacheLayer::new(&cache));
+    let ask = || {
+        let app = app.clone();
+        tokio::spawn(async move { get_with(&app, "/", &[("cache-control", "no-cache")]).await })
+    };
+    let first = ask();
+    settle().await;
+    // Both want a fill that starts after they came: one of them will lead it, the other wait again.
+    let (second, third) = (ask(), ask());
+    settle().await;
+    assert_eq!(origin.calls(), 1);
+    tokio::time::advance(std::time::Duration::from_secs(4)).await;
+    gate.add_permits(1);
+    assert_eq!(first.await.unwrap().text(), "1");
+    settle().await;
+    assert_eq!(origin.calls(), 2);
+    tokio::time::advance(std::time::Duration::from_millis(900)).await;
+    settle().await;
+    assert_eq!(origin.calls(), 2, "4.9 seconds are not 5");
+    tokio::time::advance(std::time::Duration::from_millis(200)).await;
+    settle().await;
+    assert_eq!(
+        origin.calls(),
+        3,
+        "waited for 5 seconds in all, then went alone"
+    );
+    gate.add_permits(2);
+    let texts =
+        [second.await.unwrap(), third.await.unwrap()].map(|answer| answer.text().to_owned());
+    assert!(
+        texts.contains(&"2".to_owned()) && texts.contains(&"3".to_owned()),
+        "{texts:?}"
+    );
+}
