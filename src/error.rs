@@ -5,8 +5,15 @@ use std::fmt;
 /// A setting of [`CacheBuilder`](crate::CacheBuilder) that makes no sense.
 ///
 /// Its message is one sentence that says what to change.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct BuildError(String);
+
+/// The sentence: it is what `main` shows when it returns the error.
+impl fmt::Debug for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 impl BuildError {
     pub(crate) fn too_little_memory(bytes: u64, least: u64) -> Self {

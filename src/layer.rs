@@ -132,7 +132,7 @@ impl ResponseCacheLayer {
         })
     }
 
-    /// Stores a response only when `condition` holds as well. May be given several times: all must
+    /// Stores a response only when `condition` holds for its head as well. May be given several times: all must
     /// hold.
     ///
     /// It only narrows: what the rules refuse stays refused.
@@ -227,6 +227,15 @@ impl ResponseCacheLayer {
 
     /// Response fields that are not stored, besides those that belong to one exchange anyway
     /// (`x-request-id`, `traceparent`, `server-timing`, `ratelimit-*` and their like).
+    ///
+    /// ```
+    /// use http::HeaderName;
+    /// use tower_response_cache::{Cache, ResponseCacheLayer};
+    ///
+    /// let layer = ResponseCacheLayer::new(Cache::in_memory())
+    ///     .strip_fields([HeaderName::from_static("x-served-by")]);
+    /// # let _ = layer;
+    /// ```
     pub fn strip_fields(self, fields: impl IntoIterator<Item = HeaderName>) -> Self {
         self.with(|settings| settings.strip_fields.extend(fields))
     }

@@ -39,6 +39,10 @@ impl Selector {
     /// One resource: its authority (`example.com`, `localhost:3000`) and its path, with the query
     /// if it has one, as they stand in the request.
     ///
+    /// The authority is what clients send as `Host`: with the port if it is not the default one,
+    /// without a scheme. The path starts with `/`; `/users` does not cover `/users?page=2`. What
+    /// names nothing that is stored is not an error.
+    ///
     /// Responses of a layer that ignores the host are selected whatever the authority is; those
     /// of a layer with [`Query`](crate::Query) settings whatever the query is.
     #[must_use]

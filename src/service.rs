@@ -226,9 +226,6 @@ impl<S> ResponseCache<S> {
     #[cold]
     fn miss(&self, head: HeadRef<'_>, lookup: &Lookup<'_>, found: Found, forward: Forward) -> Step {
         let settings = &*self.settings;
-        if lookup.directives.only_if_cached {
-            return Step::Unsatisfied;
-        }
         let passed = |detail| {
             Step::PassMissed(Forwarded {
                 forward: Some(forward),
@@ -238,12 +235,6 @@ impl<S> ResponseCache<S> {
                 detail: Some(detail),
             })
         };
-        match (lookup.range || lookup.conditional, lookup.personal) {
-            (true, Some(reason)) => return Step::Bypass(reason),
-            (true, None) if lookup.range => return passed(Reason::Range),
-            (true, None) => return passed(Reason::Conditional),
-            (false, _) => {}
-        }
         let rule = match found {
             Found::Nothing => None,
             Found::Entry(_) | Found::OtherVariants => {
@@ -253,6 +244,15 @@ impl<S> ResponseCache<S> {
         let pending = Pending::new(settings, head, lookup, rule, forward);
         if pending.is_answered_further_in() {
             return Step::Bypass(Reason::InnerLayer);
+        }
+        if lookup.directives.only_if_cached {
+            return Step::Unsatisfied;
+        }
+        match (lookup.range || lookup.conditional, lookup.personal) {
+            (true, Some(reason)) => return Step::Bypass(reason),
+            (true, None) if lookup.range => return passed(Reason::Range),
+            (true, None) => return passed(Reason::Conditional),
+            (false, _) => {}
         }
         if lookup.is_head {
             // A HEAD fills nothing: it waits for a GET's fill, or is passed on.

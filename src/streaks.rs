@@ -125,8 +125,11 @@ impl Streaks {
 /// Which option to look at; reasons that were asked for need none.
 fn hint(reason: Reason) -> Option<&'static str> {
     match reason {
-        Reason::Cookie => Some("see ignore_cookies or vary_on_cookie"),
-        Reason::Authorization | Reason::Credential => Some("see partition_by or credentials"),
+        Reason::Cookie => Some("see ignore_cookies or vary_on_cookie, or partition_by"),
+        Reason::Authorization => {
+            Some("see partition_by, or CachePolicy::public if the answer is the same for everybody")
+        }
+        Reason::Credential => Some("see partition_by or credentials"),
         Reason::Partition => Some("partition_by returned None"),
         Reason::RequestBody => Some("a GET with a body is not cached"),
         Reason::HostConflict => Some("the request names two authorities"),

@@ -259,3 +259,17 @@ fn a_runtime_that_goes_away_ends_its_fills() {
         (0, 0)
     );
 }
+
+#[tokio::test]
+async fn only_if_cached_is_answered_by_the_layer_that_has_it() {
+    let (cache, _clock) = cache();
+    let layer = ResponseCacheLayer::new(&cache);
+    let origin = Origin::with_fields(&[]);
+    let app = app(&layer, origin.behind(&layer));
+    let only = [("cache-control", "only-if-cached")];
+    assert_eq!(get_with(&app, "/", &only).await.status, 504);
+    get(&app, "/").await;
+    let answer = get_with(&app, "/", &only).await;
+    assert_eq!((answer.status.as_u16(), answer.x_cache()), (200, "HIT"));
+    assert_eq!(origin.calls(), 1);
+}
