@@ -84,6 +84,8 @@ struct Core {
 #[derive(Default)]
 struct Background {
     running: AtomicUsize,
+    /// Bodies that are being read, whether anybody listens or not.
+    bodies: AtomicUsize,
     ended: Notify,
     is_closed: AtomicBool,
 }
@@ -200,14 +202,17 @@ impl Cache {
             loop {
                 let mut ended = std::pin::pin!(background.ended.notified());
                 ended.as_mut().enable();
-                if background.running.load(Ordering::Acquire) == 0 {
+                // In this order: a fill becomes a body before it ends.
+                let running = background.running.load(Ordering::Acquire);
+                if running == 0 && background.bodies.load(Ordering::Acquire) == 0 {
                     return;
                 }
                 ended.await;
             }
         };
         if within(CLOSE_WITHIN, all_ended).await.is_none() {
-            let running = background.running.load(Ordering::Acquire);
+            let running = background.running.load(Ordering::Acquire)
+                + background.bodies.load(Ordering::Acquire);
             tracing::warn!(target: "tower_response_cache", "closed with {running} fills still under way");
         }
         if let Some(remote) = &self.core.remote {
@@ -362,8 +367,14 @@ impl Cache {
         let background = self.core.background.clone();
         let running = background.running.fetch_add(1, Ordering::AcqRel);
         let place = Place(background);
-        let is_closed = place.0.is_closed.load(Ordering::Acquire);
-        (running < MAX_BACKGROUND && !is_closed).then_some(place)
+        (running < MAX_BACKGROUND).then_some(place)
+    }
+
+    /// Counts a body that is being read, until it is dropped.
+    pub(crate) fn body_task(&self) -> BodyTask {
+        let background = self.core.background.clone();
+        background.bodies.fetch_add(1, Ordering::AcqRel);
+        BodyTask(background)
     }
 
     /// Runs work that nobody waits for; beyond the bound it is dropped.
@@ -371,6 +382,9 @@ impl Cache {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
+        if self.core.background.is_closed.load(Ordering::Acquire) {
+            return;
+        }
         let Some(place) = self.background_place() else {
             return;
         };
@@ -428,6 +442,16 @@ pub(crate) struct Place(Arc<Background>);
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.running.fetch_sub(1, Ordering::AcqRel);
+        self.0.ended.notify_waiters();
+    }
+}
+
+/// A body that is being read.
+pub(crate) struct BodyTask(Arc<Background>);
+
+impl Drop for BodyTask {
+    fn drop(&mut self) {
+        self.0.bodies.fetch_sub(1, Ordering::AcqRel);
         self.0.ended.notify_waiters();
     }
 }

@@ -6,8 +6,8 @@
 //! rest to the starter, who reads on as without a cache.
 
 use std::{
-    future::poll_fn,
-    pin::Pin,
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -23,7 +23,7 @@ use crate::{
     entry::Entry,
     flight::{Ending, Guard, Shared},
     status::Reason,
-    timer::until,
+    timer::{self, until, within},
 };
 
 /// What a frame costs besides its bytes: a body in frames of one byte is no way round the bound.
@@ -113,7 +113,12 @@ where
                 guard.publish(job.shared.clone(), frames, room);
                 let handover = Handover::new();
                 let body = ResponseBody::filling(guard.flight().reader(), length, handover.clone());
-                let task = read_on(guard, job, reading, handover, held);
+                // Counted before whoever filled the head ends: `close` waits for both.
+                let counted = job.cache.body_task();
+                let task = async move {
+                    let _counted = counted;
+                    read_on(guard, job, reading, handover, held).await;
+                };
                 let span = tracing::Span::current();
                 runtime.spawn(tracing::Instrument::instrument(task, span));
                 return Filled {
@@ -140,7 +145,7 @@ where
 
 /// Reads a published body to its end, whoever listens.
 async fn read_on<B>(
-    guard: Guard,
+    mut guard: Guard,
     job: Job,
     mut reading: Reading<B>,
     handover: Arc<Handover<B>>,
@@ -153,57 +158,85 @@ async fn read_on<B>(
     // Of a body of known length the last frame waits until the end is certain and the entry is
     // visible: who has read everything and asks again gets a hit.
     let mut held: Vec<Bytes> = held.into_iter().collect();
+    // What has room, but not as frames of its own; handed out with the end.
+    let mut tail = BytesMut::new();
     let mut place = None;
-    loop {
-        let limit = match reading.is_all() {
-            true => job.deadline.min(Instant::now() + LINGER),
-            false => job.deadline,
-        };
+    let mut is_all = reading.is_all();
+    let (reason, last, rest) = loop {
         let next = poll_fn(|cx| {
             if place.is_none() && guard.poll_abandoned(cx).is_ready() {
                 // Nobody reads any more: from here on it is background work, if it goes on at all.
-                place = job.cache.background_place().filter(|_| job.detach);
+                place = match job.detach && job.is_stored {
+                    true => job.cache.background_place(),
+                    false => None,
+                };
                 if place.is_none() {
-                    return Poll::Ready(Read::Stop(Reason::InnerError, None, None));
+                    // Out of the table first: whoever came just now still gets all of it.
+                    guard.leave();
+                    if guard.poll_abandoned(cx).is_ready() {
+                        return Poll::Ready(Read::Stop(Reason::InnerError, None, None));
+                    }
                 }
             }
             reading.poll_next(cx)
         });
-        let read = match until(limit, next).await {
-            Some(read) => read,
+        let read = match is_all {
             // RFC 9112, 6.3: with all of its bytes the message is complete.
-            None if reading.is_all() => Read::End,
-            None => Read::Stop(Reason::FillTimeout, None, None),
+            true => linger(next).await.unwrap_or(Read::End),
+            false => match until(job.deadline, next).await {
+                Some(read) => read,
+                None => Read::Stop(Reason::FillTimeout, None, None),
+            },
         };
-        let (reason, last, rest) = match read {
-            Read::Frame(frame) if !guard.grow(reading.room_of(&frame)) => {
-                (Reason::NoRoom, Some(frame), None)
-            }
+        match read {
             Read::Frame(frame) => {
-                if reading.is_all() {
-                    held.push(frame);
-                } else {
-                    guard.push(frame);
+                is_all = reading.is_all();
+                let has_room = tail.is_empty() && guard.grow(reading.room_of(&frame));
+                match (has_room, reading.length) {
+                    (true, _) if is_all => held.push(frame),
+                    (true, _) => guard.push(frame),
+                    // The bytes have their room, and those who stream along a promise.
+                    (false, Some(_)) => tail.extend_from_slice(&frame),
+                    (false, None) => break (Reason::NoRoom, Some(frame), None),
                 }
-                continue;
             }
             Read::End => {
+                held.extend(with_tail(&mut tail));
                 let mut frames = guard.flight().frames();
                 frames.extend(held.iter().cloned());
                 let entry = job.store(&guard, joined(&frames));
                 guard.complete(job.shared.clone(), entry, held);
                 return;
             }
-            Read::Stop(reason, last, rest) => (reason, last, rest),
-        };
-        job.refuse(reason);
-        held.extend(last);
-        if handover.is_awaited() {
-            handover.leave(rest.unwrap_or(Rest::Body(reading.body)));
+            Read::Stop(reason, last, rest) => break (reason, last, rest),
         }
-        guard.end(Ending::Broken, held);
-        return;
+    };
+    job.refuse(reason);
+    held.extend(with_tail(&mut tail));
+    held.extend(last);
+    if handover.is_awaited() {
+        handover.leave(rest.unwrap_or(Rest::Body(reading.body)));
     }
+    guard.end(Ending::Broken, held);
+}
+
+/// What was kept together, as one frame.
+fn with_tail(tail: &mut BytesMut) -> Option<Bytes> {
+    (!tail.is_empty()).then(|| tail.split().freeze())
+}
+
+/// What a body that has all its bytes still says, if it says it soon. Without a clock there is no
+/// soon: what is not there at once is not waited for.
+async fn linger<T>(next: impl Future<Output = T>) -> Option<T> {
+    let mut next = pin!(next);
+    if !timer::is_there() {
+        let polled = poll_fn(|cx| Poll::Ready(next.as_mut().poll(cx))).await;
+        return match polled {
+            Poll::Ready(output) => Some(output),
+            Poll::Pending => None,
+        };
+    }
+    within(LINGER, next).await
 }
 
 /// What reading a body came upon.

@@ -91,10 +91,17 @@ pub(crate) fn judge<B: Body>(
     }
     let vary = match settings.key_holds_cookies(pending.personal) {
         // What the other cookies are does not reach the handler.
-        true => plan.vary.without(&COOKIE),
-        false => plan.vary,
+        true => plan.vary.clone().without(&COOKIE),
+        false => plan.vary.clone(),
     };
-    let plan = Plan { vary, ..*plan };
+    // Of the cookies of somebody else the key holds nothing: such an entry is not for them.
+    let is_for_all = vary == plan.vary;
+    let plan = Plan {
+        vary,
+        shareable: plan.shareable && is_for_all,
+        shareable_with_authorization: plan.shareable_with_authorization && is_for_all,
+        ..*plan
+    };
     let values = plan.vary.values(&pending.headers);
     if values.len() > MAX_KEY {
         return Judged::Refuse(Reason::KeyTooLong);

@@ -105,6 +105,7 @@ where
         }
         if self.pending.is_head {
             let said = self.pending.said(Some(Reason::Head));
+            pass(self.request.extensions_mut(), self.pending.cache.id());
             self.pending.cache.counters().miss();
             return self.pass_on(Passed::Missed(said)).await;
         }

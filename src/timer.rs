@@ -13,7 +13,7 @@ use std::{
 };
 
 use tokio::{
-    runtime::Handle,
+    runtime::{Handle, Id},
     time::{Instant, Sleep},
 };
 
@@ -60,16 +60,24 @@ pub(crate) async fn pause(duration: Duration) -> bool {
     }
 }
 
-/// A timer of this runtime. Whether it has any is not to be asked, only to be tried; a thread on
-/// which that failed once is not asked again.
+/// A timer of this runtime. Whether it has any is not to be asked, only to be tried, which tells the
+/// panic hook when it has none; so each thread tries once for a runtime.
 fn timer(deadline: Instant) -> Option<Sleep> {
     thread_local! {
-        static HAS_NONE: Cell<bool> = const { Cell::new(false) };
+        static HAS_NONE: Cell<Option<Id>> = const { Cell::new(None) };
     }
-    if HAS_NONE.get() || Handle::try_current().is_err() {
+    let runtime = Handle::try_current().ok()?.id();
+    if HAS_NONE.get() == Some(runtime) {
         return None;
     }
     let timer = catch_unwind(AssertUnwindSafe(|| tokio::time::sleep_until(deadline))).ok();
-    HAS_NONE.set(timer.is_none());
+    if timer.is_none() {
+        HAS_NONE.set(Some(runtime));
+    }
     timer
+}
+
+/// Whether there is a clock.
+pub(crate) fn is_there() -> bool {
+    timer(Instant::now()).is_some()
 }
