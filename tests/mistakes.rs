@@ -395,7 +395,7 @@ async fn the_last_byte_of_a_declared_length_does_not_wait_for_the_end_of_the_str
             }))
             // The sender lives on: audit, clean-up.
             .chain(stream::once(async {
-                tokio::time::sleep(Duration::from_secs(20)).await;
+                tokio::time::sleep(Duration::from_secs(20)).await; // of paused time
                 Bytes::new()
             }));
         let mut r = Response::new(Body::from_stream(
@@ -586,7 +586,7 @@ async fn waiters_do_not_outwait_the_fill_timeout() {
     let (cache, _clock) = cache();
     let origin = Origin::new(|call, _| async move {
         if call == 1 {
-            tokio::time::sleep(Duration::from_secs(50)).await;
+            tokio::time::sleep(Duration::from_secs(50)).await; // of paused time
         }
         Response::new(Body::from("x"))
     });
@@ -646,13 +646,13 @@ async fn many_cookies_cost_little() {
     let app = origin.behind(&ResponseCacheLayer::new(&cache).ignore_cookies(ANALYTICS_COOKIES));
     get(&app, "/").await;
     let cookies = "ph_a;".repeat(80_000);
-    let before = std::time::Instant::now();
     let answer = get_with(&app, "/", &[("cookie", &cookies)]).await;
-    println!("cookies: {} {:?}", answer.x_cache(), before.elapsed());
+    assert_eq!(answer.x_cache(), "BYPASS");
+    // They are not taken apart, one by one.
     assert!(
-        before.elapsed() < Duration::from_millis(20),
-        "{:?}",
-        before.elapsed()
+        answer
+            .cache_status()
+            .ends_with("fwd=bypass; detail=key-too-long")
     );
 }
 

@@ -25,7 +25,7 @@ fn cookie_origin() -> Origin {
             .headers()
             .get("cookie")
             .map_or("nobody".to_owned(), |c| c.to_str().unwrap().to_owned());
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await; // of paused time
         Response::builder()
             .header("cache-control", "public, max-age=60")
             .header("vary", "Cookie")
@@ -34,7 +34,7 @@ fn cookie_origin() -> Origin {
     })
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn vary_cookie_still_holds_for_people_with_other_cookies() {
     let (cache, _) = cache();
     let app = cookie_origin().behind(&ResponseCacheLayer::new(&cache).ignore_cookies(["_ga"]));
@@ -43,7 +43,7 @@ async fn vary_cookie_still_holds_for_people_with_other_cookies() {
     assert_eq!(alice.text(), "for session=alice", "{alice:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn vary_cookie_still_holds_for_people_who_wait() {
     let (cache, _) = cache();
     let layer = ResponseCacheLayer::new(&cache).vary_on_cookie("lang");
@@ -212,7 +212,7 @@ fn a_runtime_without_timers_takes_none_from_the_next_on_its_thread() {
     for with_time in [false, true] {
         let mut b = tokio::runtime::Builder::new_current_thread();
         if with_time {
-            b.enable_all();
+            b.enable_all().start_paused(true);
         }
         let runtime = b.build().unwrap();
         runtime.block_on(async {
@@ -222,7 +222,7 @@ fn a_runtime_without_timers_takes_none_from_the_next_on_its_thread() {
             let a = client(&service, page()).await;
             let b = client(&service, page()).await;
             if with_time {
-                tokio::time::sleep(Duration::from_millis(500)).await;
+                tokio::time::sleep(Duration::from_millis(500)).await; // of paused time
                 assert_eq!(inner.calls(), 2, "the second waits no longer than 50 ms");
             }
             permits.add_permits(2);
