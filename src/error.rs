@@ -52,19 +52,75 @@ impl std::error::Error for BuildError {}
 ///
 /// Counted, and never the failure of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoreError(String);
+pub struct StoreError {
+    kind: StoreErrorKind,
+    why: String,
+}
+
+/// The kinds of [`StoreError`] that are told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StoreErrorKind {
+    /// The store cannot be reached, or the link broke.
+    Unavailable,
+    /// It did not answer in time.
+    Timeout,
+    /// It answered, and declined: no permission, no room, read only.
+    Refused,
+    /// The answer cannot be the one to this question.
+    Mismatched,
+    /// What is stored there cannot be a frame.
+    NotAFrame,
+}
 
 impl StoreError {
-    /// An error with a sentence for the log.
+    /// The store cannot be reached; with a sentence for the log.
     #[must_use]
     pub fn new(why: impl Into<String>) -> Self {
-        Self(why.into())
+        Self::of(StoreErrorKind::Unavailable, why)
+    }
+
+    /// The store did not answer in time.
+    #[must_use]
+    pub fn timeout(why: impl Into<String>) -> Self {
+        Self::of(StoreErrorKind::Timeout, why)
+    }
+
+    /// The store declined; with its reason.
+    #[must_use]
+    pub fn refused(why: impl Into<String>) -> Self {
+        Self::of(StoreErrorKind::Refused, why)
+    }
+
+    /// The answer cannot be the one to this question: the link mixes them up.
+    #[must_use]
+    pub fn mismatched(why: impl Into<String>) -> Self {
+        Self::of(StoreErrorKind::Mismatched, why)
+    }
+
+    /// What is stored there is of a kind that no frame has. A miss, not a failure of the store.
+    #[must_use]
+    pub fn not_a_frame(why: impl Into<String>) -> Self {
+        Self::of(StoreErrorKind::NotAFrame, why)
+    }
+
+    fn of(kind: StoreErrorKind, why: impl Into<String>) -> Self {
+        Self {
+            kind,
+            why: why.into(),
+        }
+    }
+
+    /// Which kind it is.
+    #[must_use]
+    pub const fn kind(&self) -> StoreErrorKind {
+        self.kind
     }
 }
 
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.why)
     }
 }
 

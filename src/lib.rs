@@ -100,7 +100,7 @@ pub use clock::Clock;
 mod test_util;
 #[cfg(any(feature = "test-util", test))]
 pub use clock::ManualClock;
-pub use error::{BuildError, StoreError};
+pub use error::{BuildError, StoreError, StoreErrorKind};
 pub use future::ResponseFuture;
 pub use headers::StatusHeaders;
 pub use invalidation::Invalidated;
@@ -113,7 +113,7 @@ pub use selector::{RequestHead, Selector};
 pub use service::ResponseCache;
 pub use stats::Stats;
 pub use status::{Forward, Reason};
-pub use store::{Store, StoreFuture, StoreKey};
+pub use store::{Link, Store, StoreFuture, StoreKey, Stored};
 #[cfg(feature = "test-util")]
 pub use test_util::Asked;
 #[cfg(feature = "test-util")]

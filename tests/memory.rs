@@ -9,7 +9,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use axum::body::Body;
@@ -17,8 +17,8 @@ use bytes::Bytes;
 use http::Response;
 use support::*;
 use tower_response_cache::{
-    Cache, ManualClock, Reason, ResponseCacheLayer, Selector, Store, StoreError, StoreFuture,
-    StoreKey,
+    Cache, Clock, ManualClock, Reason, ResponseCacheLayer, Selector, Store, StoreError,
+    StoreFuture, StoreKey, Stored,
 };
 
 #[tokio::test]
@@ -182,7 +182,7 @@ struct Fake(Arc<FakeState>);
 
 #[derive(Debug, Default)]
 struct FakeState {
-    map: Mutex<HashMap<Vec<u8>, (Bytes, Duration)>>,
+    map: Mutex<HashMap<Vec<u8>, (Bytes, SystemTime)>>,
     reads: AtomicUsize,
     fails: AtomicBool,
     hangs: AtomicBool,
@@ -202,12 +202,12 @@ impl Fake {
 }
 
 impl Store for Fake {
-    fn get<'a>(&'a self, key: &'a StoreKey<'a>) -> StoreFuture<'a, Option<Bytes>> {
+    fn get<'a>(&'a self, key: &'a StoreKey<'a>, _: usize) -> StoreFuture<'a, Option<Stored>> {
         Box::pin(async move {
             self.0.reads.fetch_add(1, Ordering::SeqCst);
             self.trouble().await?;
             let map = self.0.map.lock().unwrap();
-            Ok(map.get(key.bytes()).map(|(frame, _)| frame.clone()))
+            Ok(map.get(key.bytes()).map(|(frame, _)| frame.clone().into()))
         })
     }
 
@@ -215,7 +215,7 @@ impl Store for Fake {
         &'a self,
         key: &'a StoreKey<'a>,
         frame: Bytes,
-        life: Duration,
+        until: SystemTime,
     ) -> StoreFuture<'a, ()> {
         Box::pin(async move {
             self.trouble().await?;
@@ -223,7 +223,7 @@ impl Store for Fake {
                 .map
                 .lock()
                 .unwrap()
-                .insert(key.bytes().to_vec(), (frame, life));
+                .insert(key.bytes().to_vec(), (frame, until));
             Ok(())
         })
     }
@@ -259,8 +259,8 @@ async fn what_one_node_stored_is_a_hit_on_another_with_its_age() {
     let (_, two) = node(&store, &clock, &origin);
     let first = get(&one, "/a?b").await;
     settle().await;
-    let life = store.0.map.lock().unwrap().values().next().unwrap().1;
-    assert_eq!(life, Duration::from_secs(60));
+    let until = store.0.map.lock().unwrap().values().next().unwrap().1;
+    assert_eq!(until, clock.wall() + Duration::from_secs(60));
     clock.advance(Duration::from_secs(20));
     let second = get(&two, "/a?b").await;
     assert_eq!((second.x_cache(), second.field("age")), ("HIT", "20"));

@@ -7,7 +7,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use axum::body::Body;
@@ -29,19 +29,24 @@ struct FakeState {
     cut: AtomicBool,
 }
 impl Store for Fake {
-    fn get<'a>(&'a self, key: &'a StoreKey<'a>) -> StoreFuture<'a, Option<Bytes>> {
+    fn get<'a>(&'a self, key: &'a StoreKey<'a>, _: usize) -> StoreFuture<'a, Option<Stored>> {
         Box::pin(async move {
             let frame = self.0.map.lock().unwrap().get(key.bytes()).cloned();
             Ok(frame.map(|f| {
                 if self.0.cut.load(Ordering::SeqCst) {
-                    f.slice(..f.len() - 5)
+                    f.slice(..f.len() - 5).into()
                 } else {
-                    f
+                    f.into()
                 }
             }))
         })
     }
-    fn set<'a>(&'a self, key: &'a StoreKey<'a>, frame: Bytes, _: Duration) -> StoreFuture<'a, ()> {
+    fn set<'a>(
+        &'a self,
+        key: &'a StoreKey<'a>,
+        frame: Bytes,
+        _: SystemTime,
+    ) -> StoreFuture<'a, ()> {
         Box::pin(async move {
             self.0
                 .longest

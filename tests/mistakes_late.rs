@@ -7,7 +7,7 @@ use http::{Request, Response};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 use support::{
     Origin, cache,
@@ -17,7 +17,7 @@ use support::{
     request, settle,
 };
 use tower::{Layer, ServiceExt};
-use tower_response_cache::{Cache, ResponseCacheLayer, Store, StoreFuture, StoreKey};
+use tower_response_cache::{Cache, ResponseCacheLayer, Store, StoreFuture, StoreKey, Stored};
 
 fn cookie_origin() -> Origin {
     Origin::new(|_, request: Request<Body>| async move {
@@ -171,14 +171,22 @@ async fn close_waits_for_the_body_of_a_fill_without_its_client() {
 #[derive(Debug, Default, Clone)]
 struct InMap(Arc<Mutex<HashMap<Vec<u8>, Bytes>>>);
 impl Store for InMap {
-    fn get<'a>(&'a self, key: &'a StoreKey<'a>) -> StoreFuture<'a, Option<Bytes>> {
-        Box::pin(async move { Ok(self.0.lock().unwrap().get(key.bytes()).cloned()) })
+    fn get<'a>(&'a self, key: &'a StoreKey<'a>, _: usize) -> StoreFuture<'a, Option<Stored>> {
+        Box::pin(async move {
+            Ok(self
+                .0
+                .lock()
+                .unwrap()
+                .get(key.bytes())
+                .cloned()
+                .map(Stored::from))
+        })
     }
     fn set<'a>(
         &'a self,
         key: &'a StoreKey<'a>,
         frame: Bytes,
-        _life: Duration,
+        _until: SystemTime,
     ) -> StoreFuture<'a, ()> {
         Box::pin(async move {
             self.0.lock().unwrap().insert(key.bytes().to_owned(), frame);

@@ -3,7 +3,12 @@
 //! [`Store`] is the whole of what a remote store has to be: bytes under keys, with a life. What the
 //! bytes mean is the business of `codec.rs`; what happens when the store fails that of `remote.rs`.
 
-use std::{fmt, future::Future, pin::Pin, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 
@@ -25,6 +30,16 @@ pub struct StoreKey<'a> {
 }
 
 impl<'a> StoreKey<'a> {
+    /// A key of its parts, for a store that hands keys on to another one.
+    #[must_use]
+    pub const fn new(version: Option<&'a str>, path: &'a str, bytes: &'a [u8]) -> Self {
+        Self {
+            version,
+            path,
+            key: bytes,
+        }
+    }
+
     /// The version of the service, if the cache was given one.
     #[must_use]
     pub fn version(&self) -> Option<&'a str> {
@@ -44,6 +59,51 @@ impl<'a> StoreKey<'a> {
     }
 }
 
+/// A frame as a store has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    frame: Bytes,
+    remaining: Option<Duration>,
+}
+
+impl Stored {
+    /// A frame, or the start of one that is longer than the limit.
+    #[must_use]
+    pub fn new(frame: impl Into<Bytes>) -> Self {
+        Self {
+            frame: frame.into(),
+            remaining: None,
+        }
+    }
+
+    /// How long the store will keep it; what the frame itself says may be less. Default: unknown.
+    #[must_use]
+    pub fn remaining(mut self, remaining: Duration) -> Self {
+        self.remaining = Some(remaining);
+        self
+    }
+}
+
+impl<B: Into<Bytes>> From<B> for Stored {
+    fn from(frame: B) -> Self {
+        Self::new(frame)
+    }
+}
+
+/// The link to a remote store, as [`Store::link`] tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Link {
+    /// Nobody has asked for it yet.
+    Idle,
+    /// It is being made, for the first time or again; why the last attempt failed, if one did.
+    Connecting(Option<String>),
+    /// In use.
+    Up,
+    /// Closed for good.
+    Closed,
+}
+
 /// What a [`Store`] returns: a boxed future, so that a store can be an object.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
@@ -53,7 +113,7 @@ pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>>
 ///
 /// - `get` returns what the last `set` of the same key stored, or `None`; it may forget at any
 ///   time.
-/// - An entry is gone when its life is over. A store that keeps it longer does no harm: the frame
+/// - A frame is gone when its life is over. A store that keeps it longer does no harm: the frame
 ///   itself says when it ends.
 /// - Two keys may end up in the same place, by a digest that collides or a client that mixes up its
 ///   replies: what is read is compared with the full key inside the frame.
@@ -70,18 +130,18 @@ pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>>
 /// A store in a map, as tests use it:
 ///
 /// ```
-/// use std::{collections::HashMap, sync::Mutex, time::Duration};
+/// use std::{collections::HashMap, sync::Mutex, time::SystemTime};
 /// use bytes::Bytes;
-/// use tower_response_cache::{Cache, Store, StoreFuture, StoreKey};
+/// use tower_response_cache::{Cache, Store, StoreFuture, StoreKey, Stored};
 ///
 /// #[derive(Debug, Default)]
 /// struct InMap(Mutex<HashMap<Vec<u8>, Bytes>>);
 ///
 /// impl Store for InMap {
-///     fn get<'a>(&'a self, key: &'a StoreKey<'a>) -> StoreFuture<'a, Option<Bytes>> {
-///         Box::pin(async move { Ok(self.0.lock().unwrap().get(key.bytes()).cloned()) })
+///     fn get<'a>(&'a self, key: &'a StoreKey<'a>, _limit: usize) -> StoreFuture<'a, Option<Stored>> {
+///         Box::pin(async move { Ok(self.0.lock().unwrap().get(key.bytes()).map(|frame| frame.clone().into())) })
 ///     }
-///     fn set<'a>(&'a self, key: &'a StoreKey<'a>, frame: Bytes, _life: Duration) -> StoreFuture<'a, ()> {
+///     fn set<'a>(&'a self, key: &'a StoreKey<'a>, frame: Bytes, _until: SystemTime) -> StoreFuture<'a, ()> {
 ///         Box::pin(async move {
 ///             self.0.lock().unwrap().insert(key.bytes().to_owned(), frame);
 ///             Ok(())
@@ -100,23 +160,25 @@ pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>>
 /// # Ok::<(), tower_response_cache::BuildError>(())
 /// ```
 pub trait Store: fmt::Debug + Send + Sync + 'static {
-    /// The frame under `key`.
+    /// The frame under `key`; of one that is longer than `limit`, the first `limit + 1` bytes or
+    /// all, as it is easier.
     ///
     /// # Errors
     ///
-    /// When the store could not be asked.
-    fn get<'a>(&'a self, key: &'a StoreKey<'a>) -> StoreFuture<'a, Option<Bytes>>;
+    /// When the store could not be asked, or what is there cannot be a frame
+    /// ([`StoreError::not_a_frame`]).
+    fn get<'a>(&'a self, key: &'a StoreKey<'a>, limit: usize) -> StoreFuture<'a, Option<Stored>>;
 
-    /// Keeps `frame` under `key` for `life`.
+    /// Keeps `frame` under `key` until that time of day, by the store's own [`time`](Self::time).
     ///
     /// # Errors
     ///
-    /// When the store could not be told.
+    /// When the store could not be told, or refused.
     fn set<'a>(
         &'a self,
         key: &'a StoreKey<'a>,
         frame: Bytes,
-        life: Duration,
+        until: SystemTime,
     ) -> StoreFuture<'a, ()>;
 
     /// Forgets what is under `key`.
@@ -126,8 +188,36 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// When the store could not be told.
     fn delete<'a>(&'a self, key: &'a StoreKey<'a>) -> StoreFuture<'a, ()>;
 
+    /// Makes the link, if there is one to be made, and waits until it can be used.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be made, as one sentence. The store goes on trying all the same.
+    fn connect(&self) -> StoreFuture<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
     /// Ends the store's connections. Called once, by [`Cache::close`](crate::Cache::close).
+    ///
+    /// # Errors
+    ///
+    /// When something went wrong on the way; the store is not used any more all the same.
     fn close(&self) -> StoreFuture<'_, ()> {
         Box::pin(async { Ok(()) })
     }
+
+    /// The time of day by the clock that all who share this store have in common; frames are
+    /// dated with it. Default: `None`, the wall time of the cache's own clock.
+    fn time(&self) -> Option<SystemTime> {
+        None
+    }
+
+    /// How the link is. While it is not [`Link::Up`], nothing is asked and requests go on at once;
+    /// a link that is [`Link::Idle`] should begin to be made by this call, if there is a runtime.
+    fn link(&self) -> Link {
+        Link::Up
+    }
+
+    /// The answers are late, or not those to the questions: connections should be made anew.
+    fn renew(&self) {}
 }

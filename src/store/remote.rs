@@ -24,6 +24,7 @@ use crate::{
 };
 
 /// For all that one request does in the remote store.
+const LIMIT: usize = 2 << 20;
 const DEADLINE: Duration = Duration::from_millis(50);
 
 /// A remote store, and what its frames say of this cache.
@@ -94,18 +95,22 @@ impl Remote {
         moment: Moment,
     ) -> Result<Option<Read>, StoreError> {
         within_deadline(async {
-            let Some(frame) = self.store.get(&self.place(path, &key.bytes)).await? else {
+            let Some(frame) = self.store.get(&self.place(path, &key.bytes), LIMIT).await? else {
                 return Ok(None);
             };
-            let (frame, rule) = match decode(&key.bytes, &frame) {
+            let (frame, rule) = match decode(&key.bytes, &frame.frame) {
                 Some(Frame::Response(frame)) => (frame, VaryRule::default()),
                 Some(Frame::Rule(names)) => {
                     let rule = VaryRule::from_names(names);
                     let place = key.with_variant(&rule.values(request));
-                    let Some(frame) = self.store.get(&self.place(path, &place.bytes)).await? else {
+                    let Some(frame) = self
+                        .store
+                        .get(&self.place(path, &place.bytes), LIMIT)
+                        .await?
+                    else {
                         return Ok(None);
                     };
-                    match decode(&place.bytes, &frame) {
+                    match decode(&place.bytes, &frame.frame) {
                         Some(Frame::Response(frame)) => (frame, rule),
                         _ => return Ok(None),
                     }
@@ -158,21 +163,22 @@ impl Remote {
         let resident = moment.now.saturating_sub(lifetime.response_time);
         let response_time = moment.since_1970().saturating_sub(resident);
         let life = Duration::from_millis(lifetime.ends().saturating_sub(moment.now));
+        let until = moment.wall + life;
         let named = (self.writer, entry.origin.sequence);
         let frame =
             |key: &[u8]| encode_response(key, &entry.head, response_time, named, &entry.body);
         within_deadline(async {
             if rule.is_empty() {
                 let place = self.place(&path, &key.bytes);
-                return self.store.set(&place, frame(&key.bytes), life).await;
+                return self.store.set(&place, frame(&key.bytes), until).await;
             }
             let variant = key.with_variant(&rule.values(&request));
             let place = self.place(&path, &variant.bytes);
-            self.store.set(&place, frame(&variant.bytes), life).await?;
+            self.store.set(&place, frame(&variant.bytes), until).await?;
             let names: &[HeaderName] = rule.names();
             let place = self.place(&path, &key.bytes);
             self.store
-                .set(&place, encode_rule(&key.bytes, names), life)
+                .set(&place, encode_rule(&key.bytes, names), until)
                 .await
         })
         .await
