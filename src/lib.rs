@@ -43,7 +43,7 @@
 //! - [`docs::rules`]: what is stored, for whom, and for how long, one rule per line.
 //! - [`ResponseCacheLayer`]: the options of a route. [`Cache`]: the shared handle.
 //! - [`CachePolicy`], [`Selector`], [`Query`], [`Credentials`]: what options and handlers take.
-//! - [`Stats`], [`Reason`]: what happened, and why.
+//! - [`Stats`], [`Reason`], [`FrameFault`]: what happened, and why.
 //! - [`Store`]: what a store outside of this process has to be.
 //!
 //! # Features
@@ -112,7 +112,7 @@ pub use query::Query;
 pub use selector::{RequestHead, Selector};
 pub use service::ResponseCache;
 pub use stats::Stats;
-pub use status::{Forward, Reason};
+pub use status::{Forward, FrameFault, Reason};
 pub use store::{Link, Store, StoreFuture, StoreKey, Stored};
 #[cfg(feature = "test-util")]
 pub use test_util::Asked;

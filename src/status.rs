@@ -60,35 +60,58 @@ impl fmt::Display for Forward {
     }
 }
 
-macro_rules! reasons {
-    ($($(#[doc = $doc:literal])+ $name:ident = $token:literal,)+) => {
-        /// Why a request was not looked up, or why a response was not stored.
-        ///
-        /// The same word stands in `Cache-Status; detail=…`, in [`Stats`](crate::Stats) and in
-        /// warnings.
-        ///
-        /// ```
-        /// use tower_response_cache::Reason;
-        ///
-        /// assert_eq!(Reason::SetCookie.as_str(), "set-cookie");
-        /// assert_eq!(Reason::SetCookie.to_string(), "set-cookie");
-        /// ```
+/// An enum whose variants have a word each, for fields, counters and log lines.
+macro_rules! words {
+    (
+        $(#[doc = $about:literal])+
+        $enum:ident {
+            $($(#[doc = $doc:literal])+ $name:ident = $token:literal,)+
+        }
+    ) => {
+        $(#[doc = $about])+
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[non_exhaustive]
-        pub enum Reason {
+        pub enum $enum {
             $($(#[doc = $doc])+ $name,)+
         }
 
-        impl Reason {
-            /// Every reason there is, in the order of their declaration.
+        impl $enum {
+            /// Every one there is, in the order of their declaration.
             pub const ALL: &'static [Self] = &[$(Self::$name,)+];
 
-            /// The token that stands in `Cache-Status; detail=…`.
+            /// The word that stands for it: a token of lower-case letters and `-`.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $token,)+ }
             }
+        }
 
+        impl fmt::Display for $enum {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident = $token:literal,)+) => {
+        words! {
+            /// Why a request was not looked up, or why a response was not stored.
+            ///
+            /// The same word stands in `Cache-Status; detail=…`, in [`Stats`](crate::Stats) and in
+            /// warnings.
+            ///
+            /// ```
+            /// use tower_response_cache::Reason;
+            ///
+            /// assert_eq!(Reason::SetCookie.as_str(), "set-cookie");
+            /// assert_eq!(Reason::SetCookie.to_string(), "set-cookie");
+            /// ```
+            Reason { $($(#[doc = $doc])+ $name = $token,)+ }
+        }
+
+        impl Reason {
             /// What a bypass with this reason says in `Cache-Status`.
             pub(crate) const fn bypass_status(self) -> &'static str {
                 match self {
@@ -193,9 +216,37 @@ reasons! {
     InnerError = "inner-error",
 }
 
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+words! {
+    /// Why what a remote store had under a key was refused.
+    ///
+    /// Each is a miss, and the next fill replaces what is there. In a healthy deployment all of them
+    /// stay at zero, but for [`Version`](Self::Version) while one release follows another.
+    ///
+    /// ```
+    /// use tower_response_cache::FrameFault;
+    ///
+    /// assert_eq!(FrameFault::OtherKey.as_str(), "other-key");
+    /// assert_eq!(FrameFault::OtherKey.to_string(), "other-key");
+    /// ```
+    FrameFault {
+        /// Not a frame of this crate: something else wrote under the same key.
+        Foreign = "foreign",
+        /// A frame in the layout of another release.
+        Version = "version",
+        /// A frame whose end is missing.
+        Truncated = "truncated",
+        /// More bytes than are ever fetched.
+        TooLarge = "too-large",
+        /// A frame whose bytes are not those that were written: a checksum differs.
+        Damaged = "damaged",
+        /// The frame of another key: two digests are equal, or the link mixed up its replies.
+        OtherKey = "other-key",
+        /// A frame as it was written, but with content that makes no sense.
+        Malformed = "malformed",
+        /// Not even a string in the store: a list, a hash.
+        WrongType = "wrong-type",
+        /// The `open` function of the seal refused it: written with another key, or tampered with.
+        Unsealed = "unsealed",
     }
 }
 
@@ -203,13 +254,9 @@ impl fmt::Display for Reason {
 mod tests {
     use super::*;
 
-    #[test]
-    fn reasons_are_told_apart_by_their_tokens() {
-        let mut tokens: Vec<_> = Reason::ALL.iter().map(|r| r.as_str()).collect();
-        tokens.sort_unstable();
-        tokens.dedup();
-        assert_eq!(tokens.len(), Reason::ALL.len());
-        for token in tokens {
+    fn is_told_apart(tokens: &[&str]) {
+        for (number, token) in tokens.iter().enumerate() {
+            assert!(!tokens[..number].contains(token), "{token} twice");
             // RFC 8941: a token, so that `detail` needs no quotes.
             assert!(
                 token.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'),
@@ -219,9 +266,20 @@ mod tests {
     }
 
     #[test]
-    fn reasons_are_numbered_in_the_order_of_all() {
+    fn reasons_and_faults_are_told_apart_by_their_tokens() {
+        let reasons: Vec<_> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+        is_told_apart(&reasons);
+        let faults: Vec<_> = FrameFault::ALL.iter().map(|fault| fault.as_str()).collect();
+        is_told_apart(&faults);
+    }
+
+    #[test]
+    fn reasons_and_faults_are_numbered_in_the_order_of_all() {
         for (number, reason) in Reason::ALL.iter().enumerate() {
             assert_eq!(*reason as usize, number);
+        }
+        for (number, fault) in FrameFault::ALL.iter().enumerate() {
+            assert_eq!(*fault as usize, number);
         }
     }
 }

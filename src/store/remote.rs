@@ -98,9 +98,9 @@ impl Remote {
             let Some(frame) = self.store.get(&self.place(path, &key.bytes), LIMIT).await? else {
                 return Ok(None);
             };
-            let (frame, rule) = match decode(&key.bytes, &frame.frame) {
-                Some(Frame::Response(frame)) => (frame, VaryRule::default()),
-                Some(Frame::Rule(names)) => {
+            let (frame, rule) = match decode(&key.bytes, &frame.frame, LIMIT) {
+                Ok(Frame::Response(frame)) => (frame, VaryRule::default()),
+                Ok(Frame::Rule(names)) => {
                     let rule = VaryRule::from_names(names);
                     let place = key.with_variant(&rule.values(request));
                     let Some(frame) = self
@@ -110,12 +110,15 @@ impl Remote {
                     else {
                         return Ok(None);
                     };
-                    match decode(&place.bytes, &frame.frame) {
-                        Some(Frame::Response(frame)) => (frame, rule),
+                    match decode(&place.bytes, &frame.frame, LIMIT) {
+                        Ok(Frame::Response(frame)) => (frame, rule),
                         _ => return Ok(None),
                     }
                 }
-                None => return Ok(None),
+                Err(_) => return Ok(None),
+            };
+            let Ok(body) = frame.copy_body() else {
+                return Ok(None);
             };
             let resident = moment.since_1970().saturating_sub(frame.response_time);
             let head = StoredHead {
@@ -141,8 +144,6 @@ impl Remote {
                 fill: 0,
                 ..origin
             };
-            // Copied: what was read is a slice of a connection's buffer.
-            let body = bytes::Bytes::copy_from_slice(&frame.body);
             let entry = Entry::new(Arc::new(head), body, origin);
             Ok(Some(Read { entry, rule }))
         })

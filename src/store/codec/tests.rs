@@ -1,0 +1,109 @@
+//! What the frame keeps, and what it refuses.
+
+use std::time::SystemTime;
+
+use super::*;
+use crate::{
+    entry::Lifetime,
+    headers::{Strip, has_status_slot, stored_head},
+};
+
+const LIMIT: usize = 1 << 20;
+
+pub(super) fn read(key: &[u8], frame: &[u8]) -> Result<Frame, FrameFault> {
+    decode(key, &Bytes::copy_from_slice(frame), LIMIT)
+}
+
+/// Read as far as it would be served.
+pub(super) fn served(key: &[u8], frame: &[u8]) -> Result<(), FrameFault> {
+    match read(key, frame)? {
+        Frame::Response(response) => response.copy_body().map(drop),
+        Frame::Rule(_) => Ok(()),
+    }
+}
+
+pub(super) fn fields(lines: &[(&'static str, &str)]) -> HeaderMap {
+    let mut fields = HeaderMap::new();
+    for (name, value) in lines {
+        let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
+        fields.append(HeaderName::from_static(name), value);
+    }
+    fields
+}
+
+/// A head as the store has it, with the slots in front.
+pub(super) fn head_of(status: u16, version: Version, fields: &HeaderMap) -> StoredHead {
+    StoredHead {
+        status: StatusCode::from_u16(status).unwrap(),
+        version,
+        headers: stored_head(fields, Strip { fields: &[] }, SystemTime::now()),
+        status_slot: has_status_slot(fields),
+        lifetime: Lifetime {
+            response_time: 5,
+            initial_age: 7,
+            freshness: 60_000,
+        },
+        shareable: true,
+        shareable_with_authorization: false,
+    }
+}
+
+fn sample() -> (StoredHead, HeaderMap) {
+    let fields = fields(&[
+        ("content-type", "text/plain"),
+        ("link", "<a>"),
+        ("link", "<b>"),
+        ("x-bytes", "caf\u{e9}"),
+        ("date", "Thu, 01 Jan 2026 12:00:00 GMT"),
+    ]);
+    (head_of(404, Version::HTTP_2, &fields), fields)
+}
+
+#[test]
+fn what_is_written_is_what_is_read() {
+    let (head, fields) = sample();
+    let frame = encode_response(b"key", &head, 1_000, (3, 4), b"body");
+    let Ok(Frame::Response(response)) = read(b"key", &frame) else {
+        panic!("not read");
+    };
+    assert_eq!(
+        (response.status, response.version),
+        (StatusCode::NOT_FOUND, Version::HTTP_2)
+    );
+    assert_eq!(response.headers, fields);
+    let times = [
+        response.response_time,
+        response.initial_age,
+        response.freshness,
+    ];
+    assert_eq!(times, [1_000, 7, 60_000]);
+    assert_eq!((response.writer, response.sequence), (3, 4));
+    assert!(response.shareable && !response.shareable_with_authorization);
+    assert_eq!(response.copy_body().unwrap(), "body");
+    let names = ["accept", "x-a"].map(HeaderName::from_static);
+    let rule = encode_rule(b"key", &names);
+    assert_eq!(read(b"key", &rule), Ok(Frame::Rule(names.to_vec())));
+}
+
+#[test]
+fn every_cut_and_every_flipped_bit_is_refused() {
+    let (head, _) = sample();
+    let frames = [
+        encode_response(b"key", &head, 1_000, (3, 4), b"some body"),
+        encode_rule(b"key", &[HeaderName::from_static("accept")]),
+    ];
+    for frame in frames {
+        assert_eq!(served(b"key", &frame), Ok(()));
+        for cut in 0..frame.len() {
+            let fault = served(b"key", &frame[..cut]);
+            assert_eq!(fault, Err(FrameFault::Truncated), "cut at {cut}");
+        }
+        for at in 0..frame.len() {
+            for bit in 0..8 {
+                let mut damaged = frame.to_vec();
+                damaged[at] ^= 1 << bit;
+                assert!(served(b"key", &damaged).is_err(), "bit {bit} of {at}");
+            }
+        }
+    }
+}
