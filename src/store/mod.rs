@@ -17,6 +17,9 @@ use crate::error::StoreError;
 pub(crate) mod codec;
 pub(crate) mod memory;
 pub(crate) mod remote;
+// Until the builder has its method.
+#[cfg_attr(not(test), expect(dead_code))]
+pub(crate) mod seal;
 
 /// Where a frame is kept.
 ///
