@@ -60,7 +60,7 @@ mod nominated;
 mod storing;
 mod syntax;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod vary;
 
 pub(crate) use directives::RequestDirectives;

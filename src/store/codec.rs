@@ -32,6 +32,10 @@ use crate::{
 };
 
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod mutations;
+#[cfg(test)]
 mod tests;
 
 const MAGIC: &[u8; 3] = b"TRC";

@@ -1,0 +1,132 @@
+//! Frames as files: a change of the layout is seen.
+//!
+//! Where this test fails, frames of the releases that are out there cannot be read any
+//! more, or are read as something else. Undo the change, or raise [`VERSION`](super::VERSION), write
+//! the files anew (`UPDATE_GOLDEN=1 cargo test --lib golden`) and look at what changed in them. A
+//! file that changes while the version does not is a mistake. The files are not part of the published
+//! crate: there is nothing to compare where the directory is missing.
+
+use std::{fs, path::Path};
+
+use super::{tests::*, *};
+
+/// A name, what is written, and what has to be read.
+struct Golden {
+    name: &'static str,
+    frame: Bytes,
+    expected: Expected,
+}
+
+enum Expected {
+    Response {
+        head: StoredHead,
+        fields: HeaderMap,
+        body: Vec<u8>,
+    },
+    Rule(Vec<HeaderName>),
+}
+
+const KEY: &[u8] = b"\x01\x0bexample.com\x02\x05/page\xff";
+const RESPONSE_TIME: Millis = 1_767_268_800_123;
+const WRITER: u64 = 0x0123_4567_89ab_cdef;
+const SEQUENCE: u64 = 42;
+
+fn response(
+    name: &'static str,
+    head: StoredHead,
+    fields: HeaderMap,
+    body: impl Into<Vec<u8>>,
+) -> Golden {
+    let body = body.into();
+    Golden {
+        name,
+        frame: encode_response(KEY, &head, RESPONSE_TIME, (WRITER, SEQUENCE), &body),
+        expected: Expected::Response { head, fields, body },
+    }
+}
+
+fn all() -> Vec<Golden> {
+    let date = ("date", "Thu, 01 Jan 2026 12:00:00 GMT");
+    let text = ("content-type", "text/plain");
+    let plain = fields(&[text, date]);
+    let repeated = fields(&[
+        ("link", "</a>; rel=preload"),
+        date,
+        ("link", "</b>; rel=preload"),
+        ("x-name", "caf\u{e9}"),
+        ("cache-status", "origin; fwd=miss"),
+    ]);
+    let mut not_found = head_of(404, Version::HTTP_2, &repeated);
+    not_found.shareable = false;
+    not_found.shareable_with_authorization = true;
+    let names = ["accept-encoding", "x-tenant"].map(HeaderName::from_static);
+    let bare = fields(&[date]);
+    let kibibyte: Vec<u8> = (0..=255).cycle().take(1024).collect();
+    vec![
+        response(
+            "plain_200",
+            head_of(200, Version::HTTP_11, &plain),
+            plain.clone(),
+            "hello",
+        ),
+        response("repeated_fields_404_http_2", not_found, repeated, "gone"),
+        response(
+            "empty_body",
+            head_of(204, Version::HTTP_11, &bare),
+            bare,
+            "",
+        ),
+        response(
+            "body_of_1_kib",
+            head_of(200, Version::HTTP_10, &plain),
+            plain,
+            kibibyte,
+        ),
+        Golden {
+            name: "rule",
+            frame: encode_rule(KEY, &names),
+            expected: Expected::Rule(names.to_vec()),
+        },
+    ]
+}
+
+#[test]
+fn golden_frames_are_written_and_read_as_ever() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    if !directory.parent().is_some_and(Path::exists) {
+        return;
+    }
+    for golden in all() {
+        let name = golden.name;
+        let path = directory.join(name).with_extension("frame");
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            fs::write(&path, &golden.frame).expect("the directory can be written");
+        }
+        let stored = fs::read(&path).expect("every golden frame has its file");
+        assert_eq!(
+            golden.frame, stored,
+            "{name}: see the docs at the top of this file"
+        );
+        match (read(KEY, &stored).expect(name), golden.expected) {
+            (Frame::Rule(names), Expected::Rule(expected)) => assert_eq!(names, expected, "{name}"),
+            (Frame::Response(read), Expected::Response { head, fields, body }) => {
+                assert_eq!(read.copy_body().expect(name), body, "{name}");
+                let expected = ResponseFrame {
+                    status: head.status,
+                    version: head.version,
+                    headers: fields,
+                    response_time: RESPONSE_TIME,
+                    initial_age: head.lifetime.initial_age,
+                    freshness: head.lifetime.freshness,
+                    writer: WRITER,
+                    sequence: SEQUENCE,
+                    shareable: head.shareable,
+                    shareable_with_authorization: head.shareable_with_authorization,
+                    ..read.clone()
+                };
+                assert_eq!(read, expected, "{name}");
+            }
+            _ => panic!("{name} is read as something else"),
+        }
+    }
+}
