@@ -3,6 +3,7 @@
 
 pub mod feed;
 pub mod inner;
+pub(crate) mod redis_server;
 pub mod scripted;
 
 use std::{
