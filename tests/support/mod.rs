@@ -1,6 +1,7 @@
 //! What the tests share: an origin that counts its calls, and a short way to ask.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod fake_store;
 pub mod fault_proxy;
 pub mod feed;
 pub mod inner;
