@@ -3,23 +3,13 @@
 
 mod support;
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::body::Body;
 use bytes::Bytes;
 use http::Response;
-use support::*;
-use tower_response_cache::{
-    Cache, Clock, ManualClock, Reason, ResponseCacheLayer, Selector, Store, StoreError,
-    StoreFuture, StoreKey, Stored,
-};
+use support::{fake_store::FakeStore, *};
+use tower_response_cache::{Cache, Clock, ManualClock, Reason, ResponseCacheLayer, Selector};
 
 #[tokio::test]
 async fn a_hit_has_the_age_of_its_entry_until_the_ttl_ends() {
@@ -176,90 +166,15 @@ async fn close_waits_for_fills_whose_clients_have_left() {
     assert_eq!(origin.calls(), 1);
 }
 
-/// A remote store in a map, which can be told to fail or to hang.
-#[derive(Debug, Clone, Default)]
-struct Fake(Arc<FakeState>);
-
-#[derive(Debug, Default)]
-struct FakeState {
-    map: Mutex<HashMap<Vec<u8>, (Bytes, SystemTime)>>,
-    reads: AtomicUsize,
-    fails: AtomicBool,
-    hangs: AtomicBool,
-    closed: AtomicUsize,
-}
-
-impl Fake {
-    async fn trouble(&self) -> Result<(), StoreError> {
-        if self.0.hangs.load(Ordering::SeqCst) {
-            std::future::pending::<()>().await;
-        }
-        match self.0.fails.load(Ordering::SeqCst) {
-            true => Err(StoreError::new("told to fail")),
-            false => Ok(()),
-        }
-    }
-}
-
-impl Store for Fake {
-    fn get<'a>(&'a self, key: &'a StoreKey<'a>, _: usize) -> StoreFuture<'a, Option<Stored>> {
-        Box::pin(async move {
-            self.0.reads.fetch_add(1, Ordering::SeqCst);
-            self.trouble().await?;
-            let map = self.0.map.lock().unwrap();
-            Ok(map.get(key.bytes()).map(|(frame, _)| frame.clone().into()))
-        })
-    }
-
-    fn set<'a>(
-        &'a self,
-        key: &'a StoreKey<'a>,
-        frame: Bytes,
-        until: SystemTime,
-    ) -> StoreFuture<'a, ()> {
-        Box::pin(async move {
-            self.trouble().await?;
-            self.0
-                .map
-                .lock()
-                .unwrap()
-                .insert(key.bytes().to_vec(), (frame, until));
-            Ok(())
-        })
-    }
-
-    fn delete<'a>(&'a self, key: &'a StoreKey<'a>) -> StoreFuture<'a, ()> {
-        Box::pin(async move {
-            self.0.map.lock().unwrap().remove(key.bytes());
-            Ok(())
-        })
-    }
-
-    fn close(&self) -> StoreFuture<'_, ()> {
-        self.0.closed.fetch_add(1, Ordering::SeqCst);
-        Box::pin(async { Ok(()) })
-    }
-}
-
-fn node(store: &Fake, clock: &ManualClock, origin: &Origin) -> (Cache, App) {
-    let cache = Cache::builder()
-        .store(store.clone())
-        .clock(clock.clone())
-        .build()
-        .unwrap();
-    let app = origin.behind(&ResponseCacheLayer::new(&cache));
-    (cache, app)
-}
-
 #[tokio::test]
 async fn what_one_node_stored_is_a_hit_on_another_with_its_age() {
-    let (store, clock) = (Fake::default(), ManualClock::new());
+    let (store, clock) = (FakeStore::default(), ManualClock::new());
     let origin = Origin::with_fields(&[("link", "<a>"), ("link", "<b>"), ("x-mine", "1")]);
-    let (_, one) = node(&store, &clock, &origin);
-    let (_, two) = node(&store, &clock, &origin);
+    let (_, one) = store.node(&clock, &origin);
+    let (_, two) = store.node(&clock, &origin);
     let first = get(&one, "/a?b").await;
     settle().await;
-    let until = store.0.map.lock().unwrap().values().next().unwrap().1;
+    let until = store.frames().values().next().unwrap().1;
     assert_eq!(until, clock.wall() + Duration::from_secs(60));
     clock.advance(Duration::from_secs(20));
     let second = get(&two, "/a?b").await;
@@ -268,9 +183,9 @@ async fn what_one_node_stored_is_a_hit_on_another_with_its_age() {
     assert_eq!(second.fields("link"), ["<a>", "<b>"]);
     assert_eq!(second.field("x-mine"), "1");
     // Promoted: the next hit asks nobody, and ends when the first would.
-    let reads = store.0.reads.load(Ordering::SeqCst);
+    let reads = store.reads();
     assert!(get(&two, "/a?b").await.is_hit());
-    assert_eq!(store.0.reads.load(Ordering::SeqCst), reads);
+    assert_eq!(store.reads(), reads);
     clock.advance(Duration::from_secs(40));
     assert_eq!(get(&two, "/a?b").await.x_cache(), "MISS");
     assert_eq!(origin.calls(), 2);
@@ -278,26 +193,26 @@ async fn what_one_node_stored_is_a_hit_on_another_with_its_age() {
 
 #[tokio::test]
 async fn a_thousand_requests_for_what_only_the_store_has_are_one_read() {
-    let (store, clock) = (Fake::default(), ManualClock::new());
+    let (store, clock) = (FakeStore::default(), ManualClock::new());
     let origin = Origin::with_fields(&[]);
-    let (_, one) = node(&store, &clock, &origin);
+    let (_, one) = store.node(&clock, &origin);
     get(&one, "/").await;
     settle().await;
-    let reads = store.0.reads.load(Ordering::SeqCst);
-    let (_, two) = node(&store, &clock, &origin);
+    let reads = store.reads();
+    let (_, two) = store.node(&clock, &origin);
     let answers = futures_util::future::join_all((0..1000).map(|_| get(&two, "/"))).await;
     assert!(
         answers
             .iter()
             .all(|answer| answer.is_hit() && answer.text() == "1 GET /")
     );
-    assert_eq!(store.0.reads.load(Ordering::SeqCst), reads + 1);
+    assert_eq!(store.reads(), reads + 1);
     assert_eq!(origin.calls(), 1);
 }
 
 #[tokio::test]
 async fn variants_reach_the_store_and_come_back() {
-    let (store, clock) = (Fake::default(), ManualClock::new());
+    let (store, clock) = (FakeStore::default(), ManualClock::new());
     let origin = Origin::new(|_, request| async move {
         let language = request.headers()["accept-language"]
             .to_str()
@@ -309,12 +224,12 @@ async fn variants_reach_the_store_and_come_back() {
             .insert("vary", "accept-language".parse().unwrap());
         response
     });
-    let (_, one) = node(&store, &clock, &origin);
+    let (_, one) = store.node(&clock, &origin);
     for language in ["de", "fr"] {
         get_with(&one, "/", &[("accept-language", language)]).await;
     }
     settle().await;
-    let (_, two) = node(&store, &clock, &origin);
+    let (_, two) = store.node(&clock, &origin);
     for language in ["de", "fr", "de"] {
         let answer = get_with(&two, "/", &[("accept-language", language)]).await;
         assert_eq!((answer.x_cache(), answer.text()), ("HIT", language));
@@ -326,15 +241,15 @@ async fn variants_reach_the_store_and_come_back() {
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_fails_or_hangs_never_fails_a_request() {
-    let (store, clock) = (Fake::default(), ManualClock::new());
+    let (store, clock) = (FakeStore::default(), ManualClock::new());
     let origin = Origin::with_fields(&[]);
-    let (cache, app) = node(&store, &clock, &origin);
-    store.0.fails.store(true, Ordering::SeqCst);
+    let (cache, app) = store.node(&clock, &origin);
+    store.fail(true);
     assert_eq!(get(&app, "/a").await.x_cache(), "MISS");
     assert!(get(&app, "/a").await.is_hit(), "memory works all the same");
     settle().await;
     assert_eq!(cache.stats().store_errors(), 2, "one read, one write");
-    store.0.hangs.store(true, Ordering::SeqCst);
+    store.hang(true);
     let before = tokio::time::Instant::now();
     assert_eq!(get(&app, "/b").await.x_cache(), "MISS");
     assert_eq!(
@@ -343,15 +258,15 @@ async fn a_store_that_fails_or_hangs_never_fails_a_request() {
         "of paused time"
     );
     cache.close().await;
-    assert_eq!(store.0.closed.load(Ordering::SeqCst), 1);
+    assert_eq!(store.closes(), 1);
 }
 
 #[tokio::test]
 async fn an_invalidation_also_covers_what_other_nodes_wrote_to_the_store() {
-    let (store, clock) = (Fake::default(), ManualClock::new());
+    let (store, clock) = (FakeStore::default(), ManualClock::new());
     let origin = Origin::with_fields(&[]);
-    let (_, one) = node(&store, &clock, &origin);
-    let (cache, two) = node(&store, &clock, &origin);
+    let (_, one) = store.node(&clock, &origin);
+    let (cache, two) = store.node(&clock, &origin);
     get(&one, "/a").await;
     settle().await;
     cache.invalidate(Selector::resource("test", "/a"));
@@ -361,25 +276,25 @@ async fn an_invalidation_also_covers_what_other_nodes_wrote_to_the_store() {
 
 #[tokio::test]
 async fn foreign_bytes_in_the_store_are_a_miss_and_replaced() {
-    let (store, clock) = (Fake::default(), ManualClock::new());
+    let (store, clock) = (FakeStore::default(), ManualClock::new());
     let origin = Origin::with_fields(&[]);
-    let (_, one) = node(&store, &clock, &origin);
+    let (_, one) = store.node(&clock, &origin);
     get(&one, "/").await;
     settle().await;
-    for (frame, _) in store.0.map.lock().unwrap().values_mut() {
+    for (frame, _) in store.frames().values_mut() {
         *frame = Bytes::from_static(b"not a frame");
     }
-    let (_, two) = node(&store, &clock, &origin);
+    let (_, two) = store.node(&clock, &origin);
     assert_eq!(get(&two, "/").await.text(), "2 GET /");
     settle().await;
-    let (_, three) = node(&store, &clock, &origin);
+    let (_, three) = store.node(&clock, &origin);
     assert_eq!(get(&three, "/").await.text(), "2 GET /");
     assert_eq!(origin.calls(), 2);
 }
 
 #[tokio::test]
 async fn entries_of_layers_with_closures_stay_in_memory() {
-    let (store, clock) = (Fake::default(), ManualClock::new());
+    let (store, clock) = (FakeStore::default(), ManualClock::new());
     let origin = Origin::with_fields(&[]);
     let cache = Cache::builder()
         .store(store.clone())
@@ -391,6 +306,6 @@ async fn entries_of_layers_with_closures_stay_in_memory() {
     get(&app, "/").await;
     settle().await;
     assert!(get(&app, "/").await.is_hit());
-    assert!(store.0.map.lock().unwrap().is_empty());
-    assert_eq!(store.0.reads.load(Ordering::SeqCst), 0);
+    assert!(store.frames().is_empty());
+    assert_eq!(store.reads(), 0);
 }

@@ -2,12 +2,11 @@
 mod support;
 
 use std::{
-    collections::HashMap,
     sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Arc,
+        atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use axum::body::Body;
@@ -15,66 +14,10 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http::{HeaderName, Request, Response};
 use http_body_util::BodyExt;
-use support::*;
+use support::{fake_store::FakeStore, *};
 use tokio::sync::Notify;
 use tower::ServiceExt;
 use tower_response_cache::*;
-
-#[derive(Debug, Clone, Default)]
-struct Fake(Arc<FakeState>);
-#[derive(Debug, Default)]
-struct FakeState {
-    map: Mutex<HashMap<Vec<u8>, Bytes>>,
-    longest: AtomicUsize,
-    cut: AtomicBool,
-}
-impl Store for Fake {
-    fn get<'a>(&'a self, key: &'a StoreKey<'a>, _: usize) -> StoreFuture<'a, Option<Stored>> {
-        Box::pin(async move {
-            let frame = self.0.map.lock().unwrap().get(key.bytes()).cloned();
-            Ok(frame.map(|f| {
-                if self.0.cut.load(Ordering::SeqCst) {
-                    f.slice(..f.len() - 5).into()
-                } else {
-                    f.into()
-                }
-            }))
-        })
-    }
-    fn set<'a>(
-        &'a self,
-        key: &'a StoreKey<'a>,
-        frame: Bytes,
-        _: SystemTime,
-    ) -> StoreFuture<'a, ()> {
-        Box::pin(async move {
-            self.0
-                .longest
-                .fetch_max(key.bytes().len(), Ordering::SeqCst);
-            self.0
-                .map
-                .lock()
-                .unwrap()
-                .insert(key.bytes().to_vec(), frame);
-            Ok(())
-        })
-    }
-    fn delete<'a>(&'a self, key: &'a StoreKey<'a>) -> StoreFuture<'a, ()> {
-        Box::pin(async move {
-            self.0.map.lock().unwrap().remove(key.bytes());
-            Ok(())
-        })
-    }
-}
-fn node(store: &Fake, clock: &ManualClock, origin: &Origin) -> (Cache, App) {
-    let cache = Cache::builder()
-        .store(store.clone())
-        .clock(clock.clone())
-        .build()
-        .unwrap();
-    let app = origin.behind(&ResponseCacheLayer::new(&cache));
-    (cache, app)
-}
 
 #[tokio::test]
 async fn a_head_with_a_cookie_never_fills_the_get() {
@@ -162,13 +105,13 @@ async fn a_forwarded_host_with_a_space_is_in_the_key() {
 
 #[tokio::test]
 async fn a_frame_cut_in_its_body_is_a_miss() {
-    let (store, clock) = (Fake::default(), ManualClock::new());
+    let (store, clock) = (FakeStore::default(), ManualClock::new());
     let origin = Origin::new(|_, _| async { Response::new(Body::from("a whole body")) });
-    let (_, one) = node(&store, &clock, &origin);
+    let (_, one) = store.node(&clock, &origin);
     get(&one, "/").await;
     settle().await;
-    store.0.cut.store(true, Ordering::SeqCst);
-    let (_, two) = node(&store, &clock, &origin);
+    store.cut_frames_by(5);
+    let (_, two) = store.node(&clock, &origin);
     let answer = get(&two, "/").await;
     assert_eq!(
         answer.text(),
@@ -181,9 +124,9 @@ async fn a_frame_cut_in_its_body_is_a_miss() {
 
 #[tokio::test]
 async fn no_cache_is_not_answered_by_what_was_promoted_meanwhile() {
-    let (store, clock) = (Fake::default(), ManualClock::new());
+    let (store, clock) = (FakeStore::default(), ManualClock::new());
     let old = Origin::new(|_, _| async { Response::new(Body::from("old")) });
-    let (_, one) = node(&store, &clock, &old);
+    let (_, one) = store.node(&clock, &old);
     get(&one, "/").await;
     settle().await;
     let gate = Arc::new(Notify::new());
@@ -199,7 +142,7 @@ async fn no_cache_is_not_answered_by_what_was_promoted_meanwhile() {
             }
         }
     });
-    let (_cache, two) = node(&store, &clock, &origin);
+    let (_cache, two) = store.node(&clock, &origin);
     let ask = |fields: &'static [(&'static str, &'static str)]| {
         let app = two.clone();
         tokio::spawn(async move { get_with(&app, "/", fields).await })
@@ -338,13 +281,13 @@ async fn a_get_with_a_body_that_no_field_announces_is_not_stored() {
 
 #[tokio::test]
 async fn keys_of_the_store_stay_below_16_kib() {
-    let (store, clock) = (Fake::default(), ManualClock::new());
+    let (store, clock) = (FakeStore::default(), ManualClock::new());
     let origin = Origin::with_fields(&[("vary", "x-long")]);
-    let (cache, app) = node(&store, &clock, &origin);
+    let (cache, app) = store.node(&clock, &origin);
     get_with(&app, "/", &[("x-long", &"x".repeat(60_000))]).await;
     settle().await;
     println!("{}", cache.stats());
-    let longest = store.0.longest.load(Ordering::SeqCst);
+    let longest = store.longest_key();
     assert!(longest <= 17 << 10, "{longest}");
 }
 

@@ -2,22 +2,21 @@
 mod support;
 
 use axum::body::Body;
-use bytes::Bytes;
 use http::{Request, Response};
 use std::{
-    collections::HashMap,
     sync::{Arc, Mutex},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 use support::{
     Origin, cache,
-    feed::{Feed, FeedBody, feed, whole},
+    fake_store::FakeStore,
+    feed::{Feed, feed},
     get, get_with,
     inner::{End, Inner, ask, client, held, next, page, read},
     request, settle,
 };
-use tower::{Layer, ServiceExt};
-use tower_response_cache::{Cache, ResponseCacheLayer, Store, StoreFuture, StoreKey, Stored};
+use tower::Layer;
+use tower_response_cache::{Cache, ResponseCacheLayer};
 
 fn cookie_origin() -> Origin {
     Origin::new(|_, request: Request<Body>| async move {
@@ -168,42 +167,9 @@ async fn close_waits_for_the_body_of_a_fill_without_its_client() {
     );
 }
 
-#[derive(Debug, Default, Clone)]
-struct InMap(Arc<Mutex<HashMap<Vec<u8>, Bytes>>>);
-impl Store for InMap {
-    fn get<'a>(&'a self, key: &'a StoreKey<'a>, _: usize) -> StoreFuture<'a, Option<Stored>> {
-        Box::pin(async move {
-            Ok(self
-                .0
-                .lock()
-                .unwrap()
-                .get(key.bytes())
-                .cloned()
-                .map(Stored::from))
-        })
-    }
-    fn set<'a>(
-        &'a self,
-        key: &'a StoreKey<'a>,
-        frame: Bytes,
-        _until: SystemTime,
-    ) -> StoreFuture<'a, ()> {
-        Box::pin(async move {
-            self.0.lock().unwrap().insert(key.bytes().to_owned(), frame);
-            Ok(())
-        })
-    }
-    fn delete<'a>(&'a self, key: &'a StoreKey<'a>) -> StoreFuture<'a, ()> {
-        Box::pin(async move {
-            self.0.lock().unwrap().remove(key.bytes());
-            Ok(())
-        })
-    }
-}
-
 #[tokio::test]
 async fn endless_entries_are_read_back_from_the_store() {
-    let store = InMap::default();
+    let store = FakeStore::default();
     for expected in ["MISS", "HIT"] {
         let cache = Cache::builder().store(store.clone()).build().unwrap();
         let app =
@@ -211,7 +177,7 @@ async fn endless_entries_are_read_back_from_the_store() {
         let answer = get(&app, "/").await;
         assert_eq!(answer.x_cache(), expected);
         settle().await;
-        assert_eq!(store.0.lock().unwrap().len(), 1);
+        assert_eq!(store.frames().len(), 1);
     }
 }
 
@@ -265,9 +231,3 @@ async fn nobody_joins_what_is_being_given_up() {
     }
     assert_eq!(bad, 0, "answers that broke off, of 20000");
 }
-#[allow(dead_code)]
-fn unused() -> FeedBody {
-    whole("")
-}
-#[allow(dead_code)]
-fn unused2<T: ServiceExt<()>>(_: T) {}

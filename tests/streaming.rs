@@ -12,37 +12,13 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use support::{
     cache,
-    feed::{FeedBody, feed, whole},
-    inner::{Inner, ask, assert_idle, at_once, next, read},
+    feed::{feed, whole},
+    inner::{Inner, ask, assert_idle, at_once, behind, next, read, script},
     request, settle,
 };
 use tokio::sync::Notify;
 use tower::{Layer, ServiceExt};
-use tower_response_cache::{Reason, ResponseCache, ResponseCacheLayer};
-
-/// Answers call after call with the given bodies, and 200 with `name: value`.
-fn script(
-    fields: &'static [(&'static str, &'static str)],
-    bodies: Vec<FeedBody>,
-) -> Inner<FeedBody> {
-    let bodies = std::sync::Mutex::new(bodies.into_iter());
-    Inner::new(move |call, _| {
-        let body = bodies.lock().unwrap().next();
-        let body = body.unwrap_or_else(|| whole(format!("own answer {call}")));
-        let mut response = Response::new(body);
-        for (name, value) in fields {
-            response.headers_mut().append(*name, value.parse().unwrap());
-        }
-        std::future::ready(Ok(response))
-    })
-}
-
-fn behind<E>(
-    layer: ResponseCacheLayer,
-    inner: &Inner<FeedBody, E>,
-) -> ResponseCache<Inner<FeedBody, E>> {
-    layer.layer(inner.clone())
-}
+use tower_response_cache::{Reason, ResponseCacheLayer};
 
 #[tokio::test(start_paused = true)]
 async fn the_first_byte_arrives_while_the_handler_is_held_after_it() {

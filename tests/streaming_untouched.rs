@@ -9,40 +9,15 @@ use axum::body::Body;
 use http::{HeaderMap, Response, StatusCode, header};
 use support::{
     Origin, cache,
-    feed::{Feed, FeedBody, feed, whole},
+    feed::{Feed, feed, whole},
     get,
-    inner::{End, Inner, ask, assert_idle, at_once, client, next, read},
+    inner::{End, Inner, ask, assert_idle, at_once, behind, client, next, read, script},
     request, send,
 };
 use tokio::sync::Notify;
-use tower::Layer;
-use tower_response_cache::{ResponseCache, ResponseCacheLayer};
+use tower_response_cache::ResponseCacheLayer;
 
 type Hand = Arc<std::sync::Mutex<Vec<Option<Feed>>>>;
-
-/// Answers call after call with the given bodies, and 200 with `name: value`.
-fn script(
-    fields: &'static [(&'static str, &'static str)],
-    bodies: Vec<FeedBody>,
-) -> Inner<FeedBody> {
-    let bodies = std::sync::Mutex::new(bodies.into_iter());
-    Inner::new(move |call, _| {
-        let body = bodies.lock().unwrap().next();
-        let body = body.unwrap_or_else(|| whole(format!("own answer {call}")));
-        let mut response = Response::new(body);
-        for (name, value) in fields {
-            response.headers_mut().append(*name, value.parse().unwrap());
-        }
-        std::future::ready(Ok(response))
-    })
-}
-
-fn behind<E>(
-    layer: ResponseCacheLayer,
-    inner: &Inner<FeedBody, E>,
-) -> ResponseCache<Inner<FeedBody, E>> {
-    layer.layer(inner.clone())
-}
 
 /// A stream without an end: its head at once, its events one by one, never shared, dropped with its
 /// client.

@@ -6,7 +6,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll},
@@ -100,6 +100,32 @@ pub fn held(layer: ResponseCacheLayer) -> (Arc<Semaphore>, Inner, Shared) {
     });
     let service = layer.layer(inner.clone());
     (permits, inner, service)
+}
+
+/// Answers call after call with the given bodies, and 200 with these
+/// fields; after the last one with bodies of its own.
+pub fn script(
+    fields: &'static [(&'static str, &'static str)],
+    bodies: Vec<FeedBody>,
+) -> Inner<FeedBody> {
+    let bodies = Mutex::new(bodies.into_iter());
+    Inner::new(move |call, _| {
+        let body = bodies.lock().unwrap().next();
+        let body = body.unwrap_or_else(|| whole(format!("own answer {call}")));
+        let mut response = Response::new(body);
+        for (name, value) in fields {
+            response.headers_mut().append(*name, value.parse().unwrap());
+        }
+        std::future::ready(Ok(response))
+    })
+}
+
+/// The service behind a layer; the test keeps its hand on the service.
+pub fn behind<E>(
+    layer: ResponseCacheLayer,
+    inner: &Inner<FeedBody, E>,
+) -> ResponseCache<Inner<FeedBody, E>> {
+    layer.layer(inner.clone())
 }
 
 /// The request for one page.

@@ -1,8 +1,11 @@
 //! What the tests share: an origin that counts its calls, and a short way to ask.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod fake_store;
+pub mod fault_proxy;
 pub mod feed;
 pub mod inner;
+pub(crate) mod redis_server;
 pub mod scripted;
 
 use std::{
