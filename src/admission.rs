@@ -42,7 +42,7 @@ pub(crate) fn ask_closures(settings: &Settings, head: &Parts) -> Said {
         return Said::Bypass(Reason::BypassWhen);
     }
     match &settings.partition_by {
-        Some((_, partition)) => match partition(head) {
+        Some(by) => match (by.of)(head) {
             Some(value) => Said::Partition(value),
             None => Said::Bypass(Reason::Partition),
         },

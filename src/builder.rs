@@ -1,17 +1,21 @@
 //! How a `Cache` is made.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
 
 use crate::{
     cache::Cache,
     clock::{Clock, SystemClock},
     error::BuildError,
-    store::{Store, memory::Memory, remote::Remote},
+    store::{Store, memory::Memory, remote::RemoteSettings, seal::Seal},
 };
 
 const DEFAULT_MEMORY: u64 = 64 << 20;
 const LEAST_MEMORY: u64 = 64 << 10;
 const MOST_MEMORY: u64 = 1 << 46;
+/// Until nodes tell each other what is invalid.
+const MEMORY_TTL: Duration = Duration::from_secs(5);
 
 impl Cache {
     /// A cache of 64 MiB in this process.
@@ -54,6 +58,8 @@ pub struct CacheBuilder {
     clock: Arc<dyn Clock>,
     version: Option<String>,
     store: Option<Arc<dyn Store>>,
+    seal: Option<Seal>,
+    memory_ttl: Duration,
 }
 
 impl Default for CacheBuilder {
@@ -63,6 +69,8 @@ impl Default for CacheBuilder {
             clock: Arc::new(SystemClock::new()),
             version: None,
             store: None,
+            seal: None,
+            memory_ttl: MEMORY_TTL,
         }
     }
 }
@@ -95,10 +103,74 @@ impl CacheBuilder {
     /// A store outside of this process, behind memory. Default: none.
     ///
     /// What memory does not have is looked up there, once per key; what is stored here goes there
-    /// as well, in the background. Entries of layers with closures (`bypass_when`, `store_when`,
-    /// `partition_by`) stay in memory: another process cannot know that its closures are the same.
+    /// as well, in the background. Entries of layers with closures without a name (`bypass_when`,
+    /// `store_when`) stay in memory: another process cannot know that its closures are the same.
+    /// Those of `partition_by` go there under its name.
     pub fn store(mut self, store: impl Store) -> Self {
         self.store = Some(Arc::new(store));
+        self
+    }
+
+    /// For how long memory answers without asking the remote store, where that has the response,
+    /// too. Default: 5 seconds; without meaning where there is no remote store.
+    ///
+    /// So long another node may go on answering with what was deleted in the store or replaced by
+    /// something newer there. What the store does not have, and everything while it cannot be
+    /// reached, memory answers to the end of its life.
+    pub fn memory_ttl(mut self, ttl: Duration) -> Self {
+        self.memory_ttl = ttl;
+        self
+    }
+
+    /// Two functions around each frame on its way to the remote store and back, so that the store
+    /// sees nothing of what it keeps. Default: none.
+    ///
+    /// An AEAD is what they should be: it hides the frame, and refuses one that somebody changed.
+    /// The frame holds its full key, so nothing has to be added against frames put under other
+    /// keys. Names of keys in the store are not sealed, and neither is the length.
+    ///
+    /// `open` returns `None` for what was not sealed with the same secret: that is a miss, counted
+    /// as [`FrameFault::Unsealed`](crate::FrameFault::Unsealed).
+    ///
+    /// # Examples
+    ///
+    /// A random nonce of 24 bytes stands in front of what is encrypted:
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use chacha20poly1305::{AeadCore, KeyInit, XChaCha20Poly1305, aead::{Aead, OsRng}};
+    ///
+    /// let secret = [7; 32]; // Yours comes from where your secrets are.
+    /// let cipher = XChaCha20Poly1305::new(&secret.into());
+    /// let opener = cipher.clone();
+    ///
+    /// let seal = move |frame: Bytes| {
+    ///     let nonce = XChaCha20Poly1305::generate_nonce(&mut OsRng);
+    ///     let sealed = cipher.encrypt(&nonce, &*frame).expect("far below the longest message");
+    ///     Bytes::from([&nonce[..], &sealed].concat())
+    /// };
+    /// let open = move |sealed: Bytes| {
+    ///     let (nonce, sealed) = sealed.split_at_checked(24)?;
+    ///     opener.decrypt(nonce.into(), sealed).ok().map(Bytes::from)
+    /// };
+    ///
+    /// assert_eq!(open(seal(Bytes::from("a frame"))).unwrap(), "a frame");
+    /// assert_eq!(open(Bytes::from("somebody else's bytes, sealed or not")), None);
+    /// ```
+    pub fn seal(
+        mut self,
+        seal: impl Fn(Bytes) -> Bytes + Send + Sync + 'static,
+        open: impl Fn(Bytes) -> Option<Bytes> + Send + Sync + 'static,
+    ) -> Self {
+        self.seal = Some(Seal::new(seal, open));
+        self
+    }
+
+    /// Puts something around the store that was chosen, such as a store that hands everything on.
+    #[cfg(feature = "test-util")]
+    #[doc(hidden)]
+    pub fn wrap_store(mut self, wrap: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>) -> Self {
+        self.store = self.store.map(wrap);
         self
     }
 
@@ -134,9 +206,13 @@ impl CacheBuilder {
     }
 
     fn assemble(self) -> Cache {
-        let remote = self
-            .store
-            .map(|store| Remote::new(store, self.version.as_deref()));
+        let (seal, version, memory_ttl) = (self.seal, self.version, self.memory_ttl);
+        let remote = self.store.map(|store| RemoteSettings {
+            store,
+            seal,
+            version,
+            memory_ttl,
+        });
         Cache::new(
             Memory::new(self.memory),
             self.memory / 4,

@@ -19,24 +19,27 @@ use crate::{
     entry::{Entry, Millis, millis},
     error::StoreError,
     flight::Table,
+    health::Health,
     invalidation::{Invalidated, Log},
     key::Key,
     marks::{Mark, Marks},
     policy::VaryRule,
-    selector::Selector,
+    selector::{Kind, Selector},
     stats::{Counters, Gauges, Stats},
     status::Reason,
     store::{
         memory::Memory,
-        remote::{Moment, Remote},
+        remote::{Remote, RemoteSettings},
     },
-    timer::{pause, within},
+    timer::{after, pause, until},
 };
 
 /// Fills that go on without their starter, and other work that nobody waits for.
 const MAX_BACKGROUND: usize = 1024;
 /// How long `close` waits for background work.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+/// What of that writes to the remote store have in any case.
+const LEAST_FLUSH: Duration = Duration::from_millis(500);
 
 /// A response cache: a cheaply cloned handle to what its layers share.
 ///
@@ -70,7 +73,7 @@ struct Core {
     memory: Memory,
     remote: Option<Remote>,
     flights: Arc<Table>,
-    log: Log,
+    log: Arc<Log>,
     marks: Marks,
     counters: Counters,
     budget: Arc<Budget>,
@@ -110,17 +113,19 @@ impl Cache {
     pub(crate) fn new(
         memory: Memory,
         room: u64,
-        remote: Option<Remote>,
+        remote: Option<RemoteSettings>,
         clock: Arc<dyn Clock>,
     ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
+        let log = Arc::new(Log::default());
+        let remote = remote.map(|settings| Remote::new(settings, clock.clone(), log.clone()));
         Self {
             core: Arc::new(Core {
                 id: NEXT.fetch_add(1, Ordering::Relaxed),
                 memory,
                 remote,
                 flights: Arc::default(),
-                log: Log::default(),
+                log,
                 marks: Marks::default(),
                 counters: Counters::default(),
                 budget: Budget::new(room),
@@ -173,7 +178,38 @@ impl Cache {
     /// cache.invalidate(Selector::resource("example.com", "/users/42"));
     /// ```
     pub fn invalidate(&self, selector: impl Into<Selector>) -> Invalidated {
-        self.core.log.add(&selector.into())
+        let selector = selector.into();
+        let done = self.core.log.add(&selector);
+        if let (Some(remote), Kind::Resource(resource)) = (self.remote(), &selector.0) {
+            remote.delete(resource);
+        }
+        done
+    }
+
+    /// Makes the link to the remote store, and waits until it is there, half a second at the most.
+    ///
+    /// Not needed: the link is made with the first request, and until it is there the cache works
+    /// from memory. Good for a service that should start warm, or say at once that it cannot reach
+    /// its store. Without a remote store there is nothing to do.
+    ///
+    /// # Errors
+    ///
+    /// Why there is no link, as one sentence that says what to do. The cache works all the same,
+    /// and goes on trying.
+    pub async fn connect(&self) -> Result<(), StoreError> {
+        match self.remote() {
+            Some(remote) => remote.connect().await,
+            None => Ok(()),
+        }
+    }
+
+    /// How the link to the remote store is doing.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        match &self.core.remote {
+            Some(remote) => remote.health(),
+            None => Health::memory_only(),
+        }
     }
 
     /// What the cache has done and what it holds.
@@ -188,13 +224,20 @@ impl Cache {
             buffered: self.core.budget.used(),
             evictions: memory.evictions(),
             expirations: memory.expirations(),
+            remote: self
+                .core
+                .remote
+                .as_ref()
+                .map(Remote::stats)
+                .unwrap_or_default(),
         })
     }
 
     /// Ends what runs in the background, after the server has stopped accepting.
     ///
-    /// Waits up to 5 seconds for fills that go on without their clients; new ones are not started
-    /// any more. The cache itself goes on working.
+    /// Waits up to 5 seconds for fills that go on without their clients and for what is on its way
+    /// to the remote store, then ends the link to that; nothing of the kind is started any more.
+    /// The cache itself goes on working, from memory.
     pub async fn close(&self) {
         let background = &self.core.background;
         background.is_closed.store(true, Ordering::Release);
@@ -210,15 +253,14 @@ impl Cache {
                 ended.await;
             }
         };
-        if within(CLOSE_WITHIN, all_ended).await.is_none() {
+        let end = after(CLOSE_WITHIN);
+        if until(end, all_ended).await.is_none() {
             let running = background.running.load(Ordering::Acquire)
                 + background.bodies.load(Ordering::Acquire);
             tracing::warn!(target: "tower_response_cache", "closed with {running} fills still under way");
         }
         if let Some(remote) = &self.core.remote {
-            if let Err(error) = remote.close().await {
-                self.store_failed(&error);
-            }
+            remote.close(end.max(after(LEAST_FLUSH))).await;
         }
         let sweeper = self
             .core
@@ -279,18 +321,38 @@ impl Cache {
         self.core.budget.reserve(bytes)
     }
 
+    /// What memory may do with an entry that is fresh and was not invalidated.
+    #[inline]
+    pub(crate) fn standing(&self, entry: &Entry, now: Millis) -> Standing {
+        if !entry.is_due(now) {
+            return Standing::Good;
+        }
+        self.standing_of_due(entry)
+    }
+
+    #[cold]
+    fn standing_of_due(&self, entry: &Entry) -> Standing {
+        if entry.is_gone() {
+            Standing::Gone
+        } else if self.remote().is_some_and(Remote::is_askable) {
+            Standing::Ask
+        } else {
+            // Bounded by its life, as without a remote store.
+            Standing::Good
+        }
+    }
+
+    /// Whether there ever was a remote store.
+    pub(crate) fn has_remote(&self) -> bool {
+        self.core.remote.is_some()
+    }
+
+    /// The remote store, until the cache is closed.
     pub(crate) fn remote(&self) -> Option<&Remote> {
         self.core
             .remote
             .as_ref()
             .filter(|_| !self.core.background.is_closed.load(Ordering::Acquire))
-    }
-
-    pub(crate) fn moment(&self) -> Moment {
-        Moment {
-            now: self.now(),
-            wall: self.core.clock.wall(),
-        }
     }
 
     /// Stores a complete response in memory, and sends it to the remote store if there is one.
@@ -306,17 +368,8 @@ impl Cache {
             return self.refuse(reason, place.lasting_mark());
         }
         self.core.counters.stored();
-        if let (Some(remote), Some(path)) = (self.remote(), place.path.clone()) {
-            let (key, rule, request) = (place.key.clone(), rule.clone(), place.request.clone());
-            let set = remote
-                .clone()
-                .set(path, key, rule, request, entry, self.moment());
-            let cache = self.clone();
-            self.spawn(async move {
-                if let Err(error) = set.await {
-                    cache.store_failed(&error);
-                }
-            });
+        if let (Some(remote), Some(path)) = (self.remote(), &place.path) {
+            remote.put(path, &place.key, rule, &place.request, entry);
         }
     }
 
@@ -333,11 +386,6 @@ impl Cache {
             .put(key, rule, request, entry, self.now())?;
         self.start_sweeper();
         Ok(())
-    }
-
-    pub(crate) fn store_failed(&self, error: &StoreError) {
-        self.core.counters.store_error();
-        tracing::debug!(target: "tower_response_cache", "the remote store failed: {error}");
     }
 
     /// Counts a response that is not stored, and remembers it where the next will not be either.
@@ -412,6 +460,18 @@ impl Cache {
             *sweeper = Some(runtime.spawn(sweep(Arc::downgrade(&self.core))));
         }
     }
+}
+
+/// What memory may do with a usable entry, where there is a remote store, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It answers on its own.
+    Good,
+    /// The remote store is asked first: another node may have stored something newer, or deleted
+    /// it.
+    Ask,
+    /// The remote store has it no more.
+    Gone,
 }
 
 /// Where a response is stored, and what is remembered where it is not.

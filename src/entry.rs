@@ -88,6 +88,9 @@ pub(crate) struct Origin {
     pub(crate) target: Target,
 }
 
+/// No time at which memory answers.
+const GONE: Millis = 0;
+
 /// A complete response in the memory tier.
 #[derive(Debug)]
 pub(crate) struct Entry {
@@ -96,6 +99,8 @@ pub(crate) struct Entry {
     pub(crate) origin: Origin,
     /// The generation of the log at which the entry was found usable.
     checked: AtomicU64,
+    /// Until when memory answers with it on its own, where a remote store has it, too.
+    memory_until: AtomicU64,
 }
 
 impl Entry {
@@ -105,7 +110,31 @@ impl Entry {
             body,
             origin,
             checked: AtomicU64::new(u64::MAX),
+            memory_until: AtomicU64::new(Millis::MAX),
         }
+    }
+
+    /// Lets memory answer with it until then; after that the remote store is asked first.
+    ///
+    /// Without this call, which is made when the remote store is known to have it, memory answers
+    /// as if there were no such store.
+    pub(crate) fn answer_until(&self, until: Millis) {
+        self.memory_until.store(until, Ordering::Relaxed);
+    }
+
+    /// Whether the remote store is to be asked before this is used.
+    #[inline]
+    pub(crate) fn is_due(&self, now: Millis) -> bool {
+        now >= self.memory_until.load(Ordering::Relaxed)
+    }
+
+    /// The remote store has it no more: another node deleted it, or there was no room.
+    pub(crate) fn set_gone(&self) {
+        self.answer_until(GONE);
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.memory_until.load(Ordering::Relaxed) == GONE
     }
 
     /// Whether no invalidation has selected the entry: one load where nothing was invalidated

@@ -36,14 +36,24 @@ const MAX_WAITING: usize = 16_384;
 pub(crate) struct FlightId {
     /// The layer, by its settings.
     pub(crate) layer: u64,
-    /// Demanded by `no-cache`: joined only by those who came before it started.
-    pub(crate) is_forced: bool,
+    pub(crate) purpose: Purpose,
     pub(crate) key: Key,
+}
+
+/// What a flight is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To answer with what is stored somewhere, or fill.
+    Fill = 0,
+    /// A fill demanded by `no-cache`: joined only by those who came before it started.
+    Forced = 1,
+    /// To see what the remote store has, for requests that fill nothing.
+    LookUp = 2,
 }
 
 impl Hash for FlightId {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let sides = self.layer << 1 | u64::from(self.is_forced);
+        let sides = self.layer << 2 | self.purpose as u64;
         state.write_u64(self.key.hash ^ sides.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     }
 }

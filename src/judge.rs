@@ -35,6 +35,14 @@ pub(crate) fn longest_body(settings: &Settings, cache: &Cache) -> u64 {
         .min(cache.memory().heaviest())
 }
 
+/// The longest frame that is read from a remote store: such a body, with the longest key and head
+/// that are stored, and some of it for a seal.
+pub(crate) fn longest_frame(settings: &Settings) -> usize {
+    const BESIDES: u64 = 128 << 10;
+    let longest = longest_body(settings, &settings.cache).saturating_add(BESIDES);
+    usize::try_from(longest).unwrap_or(usize::MAX / 2)
+}
+
 /// What is done with a response.
 pub(crate) enum Judged {
     /// Shared with those who wait; and stored, if true.

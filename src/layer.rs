@@ -6,8 +6,13 @@ use http::{HeaderName, request, response};
 use tower_layer::Layer;
 
 use crate::{
-    cache::Cache, headers::StatusHeaders, personal::Credentials, query::Query,
-    service::ResponseCache, settings::Settings,
+    cache::Cache,
+    headers::StatusHeaders,
+    personal::Credentials,
+    query::Query,
+    service::ResponseCache,
+    settings::{PartitionBy, Settings},
+    shapes::Shape,
 };
 
 /// A [`Layer`] that answers repeated requests from a [`Cache`].
@@ -160,7 +165,8 @@ impl ResponseCacheLayer {
     /// credentials no longer keep a request from sharing. Take it from what authentication
     /// *outside* of this layer has established, never from a field that a client may write. `None`
     /// passes the request on. Responses that say `private` stay unstored. The `name` tells
-    /// partitions with different meanings apart.
+    /// partitions with different meanings apart; in a remote store it is all that does, so give one
+    /// name to one meaning in all services of a namespace.
     ///
     /// ```
     /// use tower_response_cache::{Cache, ResponseCacheLayer};
@@ -178,8 +184,7 @@ impl ResponseCacheLayer {
         partition: impl Fn(&request::Parts) -> Option<String> + Send + Sync + 'static,
     ) -> Self {
         self.with(|settings| {
-            settings.partition_by = Some((name.into(), Arc::new(partition)));
-            settings.add_closure();
+            settings.partition_by = Some(PartitionBy::new(name.into(), Arc::new(partition)));
         })
     }
 
@@ -311,6 +316,14 @@ impl<S> Layer<S> for ResponseCacheLayer {
     type Service = ResponseCache<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
+        let settings = &self.settings;
+        if let (Some(remote), false) = (settings.cache.remote(), settings.has_own_entries()) {
+            remote.learn(Shape {
+                fingerprint: settings.fingerprint.clone(),
+                ignore_host: settings.ignore_host,
+                query: settings.query.clone(),
+            });
+        }
         ResponseCache::new(inner, self.settings.clone())
     }
 }

@@ -68,6 +68,7 @@ mod flight;
 mod future;
 mod head;
 mod headers;
+mod health;
 mod invalidation;
 mod judge;
 mod key;
@@ -83,6 +84,7 @@ mod router;
 mod selector;
 mod service;
 mod settings;
+mod shapes;
 mod stats;
 mod status;
 mod store;
@@ -103,6 +105,7 @@ pub use clock::ManualClock;
 pub use error::{BuildError, StoreError, StoreErrorKind};
 pub use future::ResponseFuture;
 pub use headers::StatusHeaders;
+pub use health::Health;
 pub use invalidation::Invalidated;
 
 pub use layer::{ANALYTICS_COOKIES, ResponseCacheLayer};
@@ -113,7 +116,9 @@ pub use selector::{RequestHead, Selector};
 pub use service::ResponseCache;
 pub use stats::Stats;
 pub use status::{Forward, FrameFault, Reason};
-pub use store::{Link, Store, StoreFuture, StoreKey, Stored};
+pub use store::{
+    Link, Store, StoreFuture, StoreKey, Stored, breaker::BreakerState, counters::RemoteStats,
+};
 #[cfg(feature = "test-util")]
 pub use test_util::Asked;
 #[cfg(feature = "test-util")]

@@ -13,7 +13,7 @@ use tower_service::Service;
 
 use crate::{
     admission::reduced,
-    answer::{Hit, head_only, may_answer, respond},
+    answer::{Hit, head_only, may_answer, only_if_cached, respond},
     body::ResponseBody,
     cache::Placement,
     entry::Entry,
@@ -23,10 +23,11 @@ use crate::{
     headers::{Forwarded, fill_slots_collapsed, say_forwarded},
     judge::{Judged, Started, judge, longest_body},
     marks::Mark,
-    nesting::{is_stamped, pass, stamp},
-    pending::Pending,
+    nesting::{is_stamped, pass, pass_deadline, stamp},
+    pending::{Otherwise, Pending},
     settings::Settings,
     status::{Forward, Reason},
+    store::remote::DEADLINE,
     timer::{after, until, within},
 };
 
@@ -68,6 +69,9 @@ where
         if let Some(reason) = self.pending.alone {
             return self.fill_alone(Some(reason)).await;
         }
+        if !self.pending.is_head && self.pending.otherwise != Otherwise::Fill {
+            return self.look_only().await;
+        }
         let mut failures = 0;
         // For all waiting together, however often it begins anew.
         let patience = after(self.settings.wait_timeout);
@@ -79,7 +83,7 @@ where
             }
             if self.pending.is_head {
                 let Some(ticket) = self.pending.join_existing() else {
-                    break;
+                    return self.look_only().await;
                 };
                 match self.follow(ticket, patience, &mut failures).await {
                     Waited::Answered(response) => return Ok(*response),
@@ -104,12 +108,50 @@ where
             }
         }
         if self.pending.is_head {
-            let said = self.pending.said(Some(Reason::Head));
-            pass(self.request.extensions_mut(), self.pending.cache.id());
-            self.pending.cache.counters().miss();
-            return self.pass_on(Passed::Missed(said)).await;
+            return self.pass_missed(Reason::Head).await;
         }
         self.fill_alone(Some(Reason::NotCollapsed)).await
+    }
+
+    /// For a request that fills nothing: what the remote store has, or it goes its way.
+    async fn look_only(self) -> Answer<ResBody, S::Error> {
+        if self.pending.may_fetch() {
+            match self.pending.join_look_up() {
+                Joined::Lead(guard) => {
+                    self.pending.fetch(guard.flight().origin).await;
+                    guard.end(Ending::Look, Vec::new());
+                }
+                Joined::Follow(ticket) | Joined::Behind(ticket) => {
+                    let end = poll_fn(|cx| ticket.poll_end(cx));
+                    // It has the same deadline, and began earlier.
+                    within(DEADLINE, end).await;
+                }
+                Joined::Full => {}
+            }
+            if let Some(hit) = self.pending.look() {
+                return Ok(self.hit(hit));
+            }
+        }
+        match self.pending.otherwise {
+            Otherwise::Pass(reason) => self.pass_missed(reason).await,
+            Otherwise::Fill => self.pass_missed(Reason::Head).await,
+            Otherwise::Unsatisfied => {
+                self.pending.cache.counters().miss();
+                let mut response = only_if_cached(self.leave.mode);
+                stamp(response.extensions_mut(), self.leave.stamp);
+                Ok(response)
+            }
+        }
+    }
+
+    /// As it came, to the inner service.
+    async fn pass_missed(mut self, reason: Reason) -> Answer<ResBody, S::Error> {
+        let said = self.pending.said(Some(reason));
+        let extensions = self.request.extensions_mut();
+        pass(extensions, self.pending.cache.id());
+        pass_deadline(extensions, self.pending.remote_until);
+        self.pending.cache.counters().miss();
+        self.pass_on(Passed::Missed(said)).await
     }
 
     fn hit(&self, hit: Hit) -> Response<ResponseBody<ResBody>> {
@@ -229,7 +271,8 @@ where
         }
         let deadline = after(self.settings.fill_timeout);
         self.lead.set(Some(deadline));
-        if self.pending.fetch(&guard).await {
+        if self.pending.may_fetch() {
+            self.pending.fetch(guard.flight().origin).await;
             if let Some(hit) = self.pending.look() {
                 guard.end(Ending::Look, Vec::new());
                 return Ok(self.hit(hit));
@@ -249,6 +292,7 @@ where
     async fn pass_further_in(mut self) -> Answer<ResBody, S::Error> {
         let settings = &self.settings;
         pass(self.request.extensions_mut(), settings.cache.id());
+        pass_deadline(self.request.extensions_mut(), self.pending.remote_until);
         self.pending.cache.counters().bypass(Reason::InnerLayer);
         self.pass_on(Passed::Bypassed(Reason::InnerLayer)).await
     }
@@ -281,6 +325,7 @@ where
         cache.counters().fill();
         let mut request = reduced(&settings, request);
         pass(request.extensions_mut(), cache.id());
+        pass_deadline(request.extensions_mut(), pending.remote_until);
         let started = Started {
             wall: cache.clock().wall(),
             deadline,

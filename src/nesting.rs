@@ -6,10 +6,16 @@
 
 use http::Extensions;
 use smallvec::SmallVec;
+use tokio::time::Instant;
 
-/// In a request: the caches whose layers it has passed, and how many of each.
+/// In a request: the caches whose layers it has passed.
 #[derive(Debug, Clone, Default)]
-struct Passed(SmallVec<[(u64, u8); 2]>);
+struct Passed {
+    /// By cache, how many layers.
+    layers: SmallVec<[(u64, u8); 2]>,
+    /// Until when it may wait for remote stores, all layers together.
+    remote_until: Option<Instant>,
+}
 
 /// In a response: the caches whose layers have answered.
 #[derive(Debug, Clone, Default)]
@@ -23,16 +29,28 @@ pub(crate) fn depth(request: &Extensions, cache: u64) -> u8 {
     let Some(passed) = request.get::<Passed>() else {
         return 0;
     };
-    let known = passed.0.iter().find(|(id, _)| *id == cache);
+    let known = passed.layers.iter().find(|(id, _)| *id == cache);
     known.map_or(0, |(_, depth)| *depth)
 }
 
 /// Says that a request has passed one more layer of `cache`.
 pub(crate) fn pass(request: &mut Extensions, cache: u64) {
     let passed = request.get_or_insert_default::<Passed>();
-    match passed.0.iter_mut().find(|(id, _)| *id == cache) {
+    match passed.layers.iter_mut().find(|(id, _)| *id == cache) {
         Some((_, depth)) => *depth = depth.saturating_add(1),
-        None => passed.0.push((cache, 1)),
+        None => passed.layers.push((cache, 1)),
+    }
+}
+
+/// Until when a request may wait for remote stores, if a layer further out has said so.
+pub(crate) fn remote_deadline(request: &Extensions) -> Option<Instant> {
+    request.get::<Passed>()?.remote_until
+}
+
+/// Says so to the layers further in.
+pub(crate) fn pass_deadline(request: &mut Extensions, until: Option<Instant>) {
+    if until.is_some() {
+        request.get_or_insert_default::<Passed>().remote_until = until;
     }
 }
 

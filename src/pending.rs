@@ -9,19 +9,25 @@ use tokio::time::Instant;
 use crate::{
     admission::Lookup,
     answer::{Hit, may_answer},
-    cache::Cache,
-    entry::Origin,
-    flight::{FlightId, Guard, Joined, Terms, Ticket},
+    cache::{Cache, Standing},
+    entry::{Entry, Origin},
+    flight::{FlightId, Joined, Purpose, Terms, Ticket},
     head::HeadRef,
     headers::Forwarded,
+    judge::longest_frame,
     key::{Key, hasher},
     marks::Mark,
+    nesting::remote_deadline,
     policy::VaryRule,
     router::matched_route,
     selector::Target,
     settings::Settings,
     status::{Forward, Reason},
-    store::memory::Found,
+    store::{
+        memory::Found,
+        remote::{Ask, DEADLINE, Looked, Remote},
+    },
+    timer::after,
 };
 
 /// What is known of a request when nothing usable was found for it.
@@ -51,6 +57,23 @@ pub(crate) struct Pending {
     pub(crate) fill_timeout: Duration,
     /// For the remote store; `None` where there is none, or the layer's entries stay here.
     pub(crate) path: Option<String>,
+    /// Until when the request may wait for the remote store, nested layers included.
+    pub(crate) remote_until: Option<Instant>,
+    /// The longest frame that is read.
+    frame_limit: usize,
+    /// What memory has, where the remote store is to be asked before it is used.
+    pub(crate) local: Option<Arc<Entry>>,
+    pub(crate) otherwise: Otherwise,
+}
+
+/// What becomes of a request for which nothing is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Otherwise {
+    Fill,
+    /// It is passed on as it came, for this reason.
+    Pass(Reason),
+    /// `only-if-cached`.
+    Unsatisfied,
 }
 
 impl Pending {
@@ -60,6 +83,7 @@ impl Pending {
         lookup: &Lookup<'_>,
         rule: Option<VaryRule>,
         forward: Forward,
+        local: Option<Arc<Entry>>,
     ) -> Self {
         let mark_of = |text: &[u8], key: u64| {
             let mut hasher = hasher();
@@ -71,7 +95,15 @@ impl Pending {
         };
         let mark = mark_of(&[], lookup.hash);
         let marks = settings.cache.marks();
-        let is_shareable = marks.is_set(Mark::Shareable, mark, settings.cache.now());
+        let is_shareable =
+            local.is_some() || marks.is_set(Mark::Shareable, mark, settings.cache.now());
+        let remote = settings
+            .cache
+            .remote()
+            .filter(|_| !settings.has_own_entries());
+        if let (Some(remote), depth @ 1..) = (remote, lookup.parts.depth) {
+            remote.learn_depth(depth);
+        }
         Self {
             key: lookup.parts.to_key(lookup.hash, lookup.key_len),
             mark,
@@ -90,8 +122,12 @@ impl Pending {
             layer: settings.id,
             cache: settings.cache.clone(),
             fill_timeout: settings.fill_timeout,
-            path: (settings.cache.remote().is_some() && !settings.has_own_entries())
-                .then(|| lookup.parts.path.to_owned()),
+            path: remote.map(|_| lookup.parts.path.to_owned()),
+            remote_until: remote
+                .map(|_| remote_deadline(head.extensions).unwrap_or_else(|| after(DEADLINE))),
+            frame_limit: longest_frame(settings),
+            local,
+            otherwise: Otherwise::Fill,
         }
     }
 
@@ -109,24 +145,31 @@ impl Pending {
         self.is_marked(Mark::InnerLayer)
     }
 
-    /// Whether somebody's fill is under way that a HEAD may wait for.
-    pub(crate) fn is_joinable(&self) -> bool {
-        self.join_existing().is_some()
+    /// Whether it is a HEAD, and somebody's fill is under way that it may wait for.
+    pub(crate) fn may_join(&self) -> bool {
+        self.otherwise == Otherwise::Pass(Reason::Head) && self.join_existing().is_some()
     }
 
-    pub(crate) fn flight_id(&self) -> FlightId {
+    fn flight_id(&self, purpose: Purpose) -> FlightId {
         let key = match &self.rule {
             Some(rule) => self.key.with_variant(&rule.values(&self.headers)),
             None => self.key.clone(),
         };
         FlightId {
             layer: self.layer,
-            is_forced: self.no_cache,
+            purpose,
             key,
         }
     }
 
-    pub(crate) fn with_terms<T>(&self, ask: impl FnOnce(&Terms<'_>) -> T) -> T {
+    fn fill_id(&self) -> FlightId {
+        self.flight_id(match self.no_cache {
+            true => Purpose::Forced,
+            false => Purpose::Fill,
+        })
+    }
+
+    fn with_terms<T>(&self, ask: impl FnOnce(&Terms<'_>) -> T) -> T {
         let now = Instant::now().into_std();
         let is_current = |origin: &Origin, started: std::time::Instant| {
             now.saturating_duration_since(started) < self.fill_timeout
@@ -138,16 +181,26 @@ impl Pending {
         })
     }
 
+    /// Joins the fill of the key, or starts it.
     pub(crate) fn join(&self) -> Joined {
+        self.join_as(&self.fill_id())
+    }
+
+    /// Joins those who look only, or starts to.
+    pub(crate) fn join_look_up(&self) -> Joined {
+        self.join_as(&self.flight_id(Purpose::LookUp))
+    }
+
+    fn join_as(&self, id: &FlightId) -> Joined {
         self.with_terms(|terms| {
-            self.cache.flights().join(&self.flight_id(), terms, || {
-                (self.origin(), Instant::now().into_std())
-            })
+            self.cache
+                .flights()
+                .join(id, terms, || (self.origin(), Instant::now().into_std()))
         })
     }
 
     pub(crate) fn join_existing(&self) -> Option<Ticket> {
-        self.with_terms(|terms| self.cache.flights().join_existing(&self.flight_id(), terms))
+        self.with_terms(|terms| self.cache.flights().join_existing(&self.fill_id(), terms))
     }
 
     /// Of a fill that starts now. The sequence is read before anything else happens.
@@ -171,35 +224,51 @@ impl Pending {
         let now = self.cache.now();
         let is_usable = entry.head.lifetime.is_fresh(now)
             && entry.is_usable(self.cache.log())
+            && self.cache.standing(&entry, now) == Standing::Good
             && may_answer(&entry.head, self.personal)
             && (!self.no_cache || entry.origin.fill > self.arrived);
         is_usable.then_some(Hit { entry, now })
     }
 
-    /// Takes what the remote store has into memory; says whether there was anything.
-    pub(crate) async fn fetch(&self, guard: &Guard) -> bool {
-        let (Some(remote), Some(path), false) = (self.cache.remote(), &self.path, self.no_cache)
+    /// Whether the remote store can be asked.
+    pub(crate) fn may_fetch(&self) -> bool {
+        self.path.is_some()
+            && !self.no_cache
+            && self.alone.is_none()
+            && self.remote_until.is_some_and(|end| Instant::now() < end)
+            && self.cache.remote().is_some_and(Remote::is_askable)
+    }
+
+    /// Takes what the remote store has into memory.
+    pub(crate) async fn fetch(&self, origin: Origin) {
+        let (Some(remote), Some(path), Some(deadline)) =
+            (self.cache.remote(), &self.path, self.remote_until)
         else {
-            return false;
+            return;
         };
-        let origin = guard.flight().origin;
-        let moment = self.cache.moment();
-        match remote
-            .get(path, &self.key, &self.headers, origin, moment)
-            .await
-        {
-            Ok(Some(read)) => {
-                let entry = Arc::new(read.entry);
-                let promoted = self
-                    .cache
-                    .promote(&self.key, &read.rule, &self.headers, entry);
-                promoted.is_ok()
+        let ask = Ask {
+            path,
+            key: &self.key,
+            request: &self.headers,
+            // However lately it is read, every fill of this node is newer; but not what was due.
+            origin: Origin {
+                fill: self.local.as_ref().map_or(0, |local| local.origin.fill),
+                ..origin
+            },
+            limit: self.frame_limit,
+            deadline,
+        };
+        match (remote.get(&ask).await, &self.local) {
+            (Looked::Found(entry, rule), _) => {
+                let entry = Arc::new(entry);
+                // Where it cannot be taken, something newer is there, or there is no room.
+                let _ = self.cache.promote(&self.key, &rule, &self.headers, entry);
             }
-            Ok(None) => false,
-            Err(error) => {
-                self.cache.store_failed(&error);
-                false
+            (Looked::Nothing, Some(local)) => local.set_gone(),
+            (Looked::Unknown, Some(local)) => {
+                local.answer_until(remote.memory_until(self.cache.now()));
             }
+            (Looked::Nothing | Looked::Unknown, None) => {}
         }
     }
 

@@ -143,6 +143,18 @@ impl Resource {
         }
     }
 
+    pub(crate) fn authority(&self) -> Option<&str> {
+        (!self.authority.is_empty()).then_some(&*self.authority)
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    pub(crate) fn query(&self) -> Option<&str> {
+        self.query.as_deref()
+    }
+
     /// Every target under which an entry of this resource may have been stored.
     pub(crate) fn targets(&self) -> [Target; 4] {
         let authority = Some(self.authority.as_str());

@@ -18,13 +18,14 @@ use crate::{
     admission::{Admission, Lookup, Said, admit, ask_closures, reduced},
     answer::{Hit, only_if_cached, reuse},
     body::ResponseBody,
-    cache::Cache,
+    cache::{Cache, Standing},
+    entry::Entry,
     future::{Detach, Lead, Leave, Passed, ResponseFuture},
     head::HeadRef,
     headers::Forwarded,
     miss::Miss,
     nesting::{depth, pass, stamp},
-    pending::Pending,
+    pending::{Otherwise, Pending},
     settings::Settings,
     status::{Forward, Reason},
     store::memory::Found,
@@ -202,29 +203,48 @@ impl<S> ResponseCache<S> {
             Admission::Bypass(reason) => return Step::Bypass(reason),
             Admission::Lookup => {}
         }
-        let found = cache
+        let mut local = None;
+        let mut found = cache
             .memory()
             .find(&lookup.parts, lookup.hash, head.headers);
         let now = cache.now();
         let forward = match &found {
             Found::Entry(entry) => match reuse(cache, entry, &lookup, now) {
                 Ok(()) => {
+                    let standing = cache.standing(entry, now);
                     let Found::Entry(entry) = found else {
                         unreachable!("matched just now");
                     };
-                    return Step::Serve(Hit { entry, now }, lookup.is_head);
+                    match standing {
+                        Standing::Good => {
+                            return Step::Serve(Hit { entry, now }, lookup.is_head);
+                        }
+                        Standing::Ask => {
+                            local = Some(entry.clone());
+                            found = Found::Entry(entry);
+                        }
+                        Standing::Gone => found = Found::Entry(entry),
+                    }
+                    Forward::Miss
                 }
                 Err(forward) => forward,
             },
             Found::OtherVariants => Forward::VaryMiss,
             Found::Nothing => Forward::UriMiss,
         };
-        self.miss(head, &lookup, found, forward)
+        self.miss(head, &lookup, found, forward, local)
     }
 
     /// What becomes of a request for which nothing usable is stored.
     #[cold]
-    fn miss(&self, head: HeadRef<'_>, lookup: &Lookup<'_>, found: Found, forward: Forward) -> Step {
+    fn miss(
+        &self,
+        head: HeadRef<'_>,
+        lookup: &Lookup<'_>,
+        found: Found,
+        forward: Forward,
+        local: Option<Arc<Entry>>,
+    ) -> Step {
         let settings = &*self.settings;
         let passed = |detail| {
             Step::PassMissed(Forwarded {
@@ -241,26 +261,36 @@ impl<S> ResponseCache<S> {
                 settings.cache.memory().rule(&lookup.parts, lookup.hash)
             }
         };
-        let pending = Pending::new(settings, head, lookup, rule, forward);
+        let mut pending = Pending::new(settings, head, lookup, rule, forward, local);
         if pending.is_answered_further_in() {
             return Step::Bypass(Reason::InnerLayer);
         }
-        if lookup.directives.only_if_cached {
-            return Step::Unsatisfied;
-        }
-        match (lookup.range || lookup.conditional, lookup.personal) {
-            (true, Some(reason)) => return Step::Bypass(reason),
-            (true, None) if lookup.range => return passed(Reason::Range),
-            (true, None) => return passed(Reason::Conditional),
-            (false, _) => {}
-        }
-        if lookup.is_head {
-            // A HEAD fills nothing: it waits for a GET's fill, or is passed on.
-            match pending.alone {
-                Some(reason) => return Step::Bypass(reason),
-                None if !pending.is_joinable() => return passed(Reason::Head),
-                None => {}
+        // What fills nothing is answered from the remote store, or from a fill under way if it is a
+        // HEAD; otherwise:
+        pending.otherwise = if lookup.directives.only_if_cached {
+            Otherwise::Unsatisfied
+        } else if lookup.range {
+            Otherwise::Pass(Reason::Range)
+        } else if lookup.conditional {
+            Otherwise::Pass(Reason::Conditional)
+        } else if lookup.is_head {
+            Otherwise::Pass(Reason::Head)
+        } else {
+            Otherwise::Fill
+        };
+        let may_wait = pending.may_fetch() || pending.may_join();
+        match (pending.otherwise, lookup.personal) {
+            (Otherwise::Unsatisfied, _) if !may_wait => return Step::Unsatisfied,
+            (Otherwise::Pass(Reason::Range | Reason::Conditional), Some(reason))
+                if pending.local.is_none() =>
+            {
+                return Step::Bypass(reason);
             }
+            (Otherwise::Pass(Reason::Head), _) if pending.alone.is_some() => {
+                return Step::Bypass(pending.alone.unwrap_or(Reason::Head));
+            }
+            (Otherwise::Pass(reason), _) if !may_wait => return passed(reason),
+            _ => {}
         }
         Step::Work(Box::new(pending))
     }

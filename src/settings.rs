@@ -25,6 +25,24 @@ pub(crate) type RequestCondition = Arc<dyn Fn(&request::Parts) -> bool + Send + 
 pub(crate) type ResponseCondition = Arc<dyn Fn(&response::Parts) -> bool + Send + Sync>;
 pub(crate) type Partition = Arc<dyn Fn(&request::Parts) -> Option<String> + Send + Sync>;
 
+/// A partition: its name, what tells it, and the number of that closure.
+#[derive(Clone)]
+pub(crate) struct PartitionBy {
+    pub(crate) name: String,
+    pub(crate) of: Partition,
+    number: u64,
+}
+
+impl PartitionBy {
+    pub(crate) fn new(name: String, of: Partition) -> Self {
+        Self {
+            name,
+            of,
+            number: next_number(),
+        }
+    }
+}
+
 /// Numbers for layers and for closures, which cannot be compared.
 fn next_number() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -42,7 +60,7 @@ pub(crate) struct Settings {
     pub(crate) ignore_host: bool,
     pub(crate) bypass_when: Vec<RequestCondition>,
     pub(crate) store_when: Vec<ResponseCondition>,
-    pub(crate) partition_by: Option<(String, Partition)>,
+    pub(crate) partition_by: Option<PartitionBy>,
     pub(crate) credentials: Credentials,
     pub(crate) cookies: Cookies,
     pub(crate) strip_fields: Vec<HeaderName>,
@@ -128,7 +146,10 @@ impl Settings {
         say("s", &self.strip_fields, self.strip_fields.is_empty());
         let store_set_cookie = self.storing.store_set_cookie;
         say("o", &store_set_cookie, !store_set_cookie);
-        let partition = self.partition_by.as_ref().map(|(name, _)| name);
+        let partition = self.partition_by.as_ref();
+        // Two closures of one name are the same to a remote store, and two others without one.
+        let number = |by: &PartitionBy| (!self.cache.has_remote()).then_some(by.number);
+        let partition = partition.map(|by| (&by.name, number(by)));
         say("p", &partition, partition.is_none());
         say("f", &self.closures, self.closures.is_empty());
         text
@@ -145,7 +166,7 @@ impl fmt::Debug for Settings {
             .field("store_when", &self.store_when.len())
             .field(
                 "partition_by",
-                &self.partition_by.as_ref().map(|(name, _)| name),
+                &self.partition_by.as_ref().map(|by| &by.name),
             )
             .field("credentials", &self.credentials)
             .field("cookies", &self.cookies)

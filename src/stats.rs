@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use crate::status::Reason;
+use crate::{status::Reason, store::counters::RemoteStats};
 
 const REASONS: usize = Reason::ALL.len();
 
@@ -24,7 +24,6 @@ pub(crate) struct Counters {
     failed_fills: AtomicU64,
     bypasses: [AtomicU64; REASONS],
     refusals: [AtomicU64; REASONS],
-    store_errors: AtomicU64,
 }
 
 impl Default for Counters {
@@ -38,7 +37,6 @@ impl Default for Counters {
             failed_fills: AtomicU64::default(),
             bypasses: array::from_fn(|_| AtomicU64::default()),
             refusals: array::from_fn(|_| AtomicU64::default()),
-            store_errors: AtomicU64::default(),
         }
     }
 }
@@ -67,9 +65,6 @@ impl Counters {
     pub(crate) fn failed_fill(&self) {
         raise(&self.failed_fills);
     }
-    pub(crate) fn store_error(&self) {
-        raise(&self.store_errors);
-    }
     #[inline]
     pub(crate) fn bypass(&self, reason: Reason) {
         raise(&self.bypasses[reason as usize]);
@@ -87,7 +82,6 @@ impl Counters {
             fills: load(&self.fills),
             stored: load(&self.stored),
             failed_fills: load(&self.failed_fills),
-            store_errors: load(&self.store_errors),
             bypasses: array::from_fn(|i| load(&self.bypasses[i])),
             refusals: array::from_fn(|i| load(&self.refusals[i])),
             gauges,
@@ -96,7 +90,7 @@ impl Counters {
 }
 
 /// What is counted elsewhere and read when asked.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Gauges {
     pub(crate) bytes: u64,
     pub(crate) capacity: u64,
@@ -105,6 +99,7 @@ pub(crate) struct Gauges {
     pub(crate) buffered: u64,
     pub(crate) evictions: u64,
     pub(crate) expirations: u64,
+    pub(crate) remote: RemoteStats,
 }
 
 /// What a cache has done since it was made, and what it holds.
@@ -131,7 +126,6 @@ pub struct Stats {
     fills: u64,
     stored: u64,
     failed_fills: u64,
-    store_errors: u64,
     bypasses: [u64; REASONS],
     refusals: [u64; REASONS],
     gauges: Gauges,
@@ -236,10 +230,17 @@ impl Stats {
         self.gauges.expirations
     }
 
-    /// Failures of the remote store; each was a miss.
+    /// Failures of the remote store, timeouts included; none of them made a request fail.
     #[must_use]
     pub fn store_errors(&self) -> u64 {
-        self.store_errors
+        let remote = &self.gauges.remote;
+        remote.timeouts() + remote.errors() + remote.mismatches()
+    }
+
+    /// What was said to the remote store, and what it answered.
+    #[must_use]
+    pub fn remote(&self) -> &RemoteStats {
+        &self.gauges.remote
     }
 
     /// Hits as a part of hits and misses, between 0 and 1; 0 where there were none of both.
@@ -272,6 +273,7 @@ impl fmt::Display for Stats {
             buffered,
             evictions,
             expirations,
+            ref remote,
         } = self.gauges;
         write!(
             f,
@@ -284,8 +286,11 @@ impl fmt::Display for Stats {
             self.fills,
             self.stored,
             self.failed_fills,
-            self.store_errors,
+            self.store_errors(),
         )?;
+        if *remote != RemoteStats::default() {
+            write!(f, "{remote}")?;
+        }
         for (reason, count) in by_reason(&self.bypasses) {
             write!(f, " bypass.{reason}={count}")?;
         }

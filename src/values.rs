@@ -28,6 +28,13 @@ pub(crate) fn date_value(now: SystemTime) -> HeaderValue {
 /// Values that are the same on thousands of responses live once, for ever: cloning them on a hit
 /// touches no reference count. The table is bounded, and only fields with few values take part.
 pub(crate) fn interned(name: &HeaderName, value: &HeaderValue) -> Option<HeaderValue> {
+    static TABLE: OnceLock<Table> = OnceLock::new();
+    interned_in(TABLE.get_or_init(RwLock::default), name, value)
+}
+
+type Table = RwLock<HashSet<&'static str>>;
+
+fn interned_in(table: &Table, name: &HeaderName, value: &HeaderValue) -> Option<HeaderValue> {
     const FIELDS: &[HeaderName] = &[
         CONTENT_TYPE,
         CACHE_CONTROL,
@@ -51,13 +58,11 @@ pub(crate) fn interned(name: &HeaderName, value: &HeaderValue) -> Option<HeaderV
     ];
     const MAX_VALUES: usize = 512;
     const MAX_LENGTH: usize = 96;
-    static TABLE: OnceLock<RwLock<HashSet<&'static str>>> = OnceLock::new();
 
     if value.len() > MAX_LENGTH || value.is_sensitive() || !FIELDS.contains(name) {
         return None;
     }
     let text = value.to_str().ok()?;
-    let table = TABLE.get_or_init(RwLock::default);
     if let Some(known) = table
         .read()
         .unwrap_or_else(PoisonError::into_inner)
@@ -112,6 +117,8 @@ mod tests {
 
     #[test]
     fn values_that_every_response_repeats_are_kept_once() {
+        let table = Table::default();
+        let interned = |name, value| interned_in(&table, name, value);
         let name = CONTENT_TYPE;
         let value: HeaderValue = "text/x-interned".parse().unwrap();
         let first = interned(&name, &value).unwrap();

@@ -14,11 +14,12 @@ use bytes::Bytes;
 
 use crate::error::StoreError;
 
+pub(crate) mod breaker;
 pub(crate) mod codec;
+pub(crate) mod counters;
 pub(crate) mod memory;
+mod outbox;
 pub(crate) mod remote;
-// Until the builder has its method.
-#[cfg_attr(not(test), expect(dead_code))]
 pub(crate) mod seal;
 
 /// Where a frame is kept.
@@ -105,6 +106,18 @@ pub enum Link {
     Up,
     /// Closed for good.
     Closed,
+}
+
+impl fmt::Display for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Idle => f.write_str("idle"),
+            Self::Connecting(None) => f.write_str("connecting"),
+            Self::Connecting(Some(why)) => write!(f, "connecting ({why})"),
+            Self::Up => f.write_str("up"),
+            Self::Closed => f.write_str("closed"),
+        }
+    }
 }
 
 /// What a [`Store`] returns: a boxed future, so that a store can be an object.
@@ -221,6 +234,10 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         Link::Up
     }
 
-    /// The answers are late, or not those to the questions: connections should be made anew.
+    /// Answers do not come: connections should be made anew.
     fn renew(&self) {}
+
+    /// An answer was that to another question: the link should be looked at, and made anew if it
+    /// mixes answers up.
+    fn check(&self) {}
 }

@@ -1,200 +1,604 @@
-//! The remote store as the flights see it: an entry or none, in bounded time.
+//! The remote store as the rest of the cache sees it: something that may know a response, is asked
+//! in bounded time, and cannot hurt.
+//!
+//! - *Reading* happens inside of a flight. All that a request does here has one [`DEADLINE`]; a
+//!   [`Breaker`] ends even that wait while the store is in trouble.
+//! - *Writing* goes through the [`Outbox`] and is waited for by nobody.
+//! - Whether what was read may still be used is judged when it is read: an entry names its writer,
+//!   and what another cache wrote counts as older than every invalidation of this one.
 
 use std::{
     fmt,
-    future::Future,
-    hash::Hasher,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
 use http::{HeaderMap, HeaderName};
-
-use crate::{
-    entry::{Entry, Lifetime, Millis, Origin, StoredHead, millis},
-    error::StoreError,
-    headers::{Strip, has_status_slot, stored_head},
-    key::Key,
-    policy::VaryRule,
-    store::{
-        Store, StoreKey,
-        codec::{Frame, decode, encode_response, encode_rule},
-    },
-    timer::within,
+use tokio::{
+    runtime::Handle,
+    sync::Semaphore,
+    time::{Instant, sleep},
 };
 
-/// For all that one request does in the remote store.
-const LIMIT: usize = 2 << 20;
-const DEADLINE: Duration = Duration::from_millis(50);
+use crate::{
+    clock::Clock,
+    entry::{Entry, Lifetime, Millis, Origin, StoredHead, millis},
+    error::{StoreError, StoreErrorKind},
+    headers::{Strip, has_status_slot, stored_head},
+    health::Health,
+    invalidation::Log,
+    key::Key,
+    policy::VaryRule,
+    selector::Resource,
+    shapes::{Shape, Shapes},
+    status::FrameFault,
+    store::{
+        Link, Store, StoreKey, Stored,
+        breaker::{Breaker, Change, Permit},
+        codec::{Frame, ResponseFrame, decode, encode_response, encode_rule},
+        counters::{RemoteCounters, RemoteStats},
+        outbox::{Next, Outbox, Replace, Sending, Worker},
+        seal::Seal,
+    },
+    timer::{until, within},
+};
 
-/// A remote store, and what its frames say of this cache.
+/// For all that one request does in the remote store, and for each write.
+pub(crate) const DEADLINE: Duration = Duration::from_millis(50);
+/// Reads and writes that are under way at the same time; more wait inside of their deadline.
+const MAX_IN_FLIGHT: usize = 64;
+/// Of the outbox.
+const MAX_WAITING_BYTES: u64 = 16 << 20;
+/// How long a write waits for a link that is being made for the first time.
+const FIRST_LINK: Duration = Duration::from_millis(500);
+const RETRY: Duration = Duration::from_millis(250);
+/// Names of selecting fields are kept longer than the response that brought them: other variants
+/// may live longer.
+const LEAST_LIFE_OF_RULES: Duration = Duration::from_secs(3600);
+
+/// A remote store, and what is known of it.
 #[derive(Clone)]
 pub(crate) struct Remote {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
     store: Arc<dyn Store>,
+    seal: Option<Seal>,
     /// Tells the frames of this cache from others'.
     writer: u64,
-    version: Option<Arc<str>>,
+    version: Option<String>,
+    /// For how long memory answers without asking here.
+    memory_ttl: Millis,
+    clock: Arc<dyn Clock>,
+    log: Arc<Log>,
+    in_flight: Semaphore,
+    reads: Breaker,
+    writes: Breaker,
+    outbox: Arc<Outbox<Job>>,
+    shapes: Shapes,
+    was_up: AtomicBool,
+    last_error: std::sync::Mutex<Option<StoreError>>,
+    counters: RemoteCounters,
 }
 
 impl fmt::Debug for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.store.fmt(f)
+        self.inner.store.fmt(f)
     }
 }
 
-/// An entry that was read, and by what its variants are told apart.
-pub(crate) struct Read {
-    pub(crate) entry: Entry,
-    pub(crate) rule: VaryRule,
+/// How a remote store is made: what the builder of the cache was told.
+pub(crate) struct RemoteSettings {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) seal: Option<Seal>,
+    pub(crate) version: Option<String>,
+    pub(crate) memory_ttl: Duration,
 }
 
-/// This moment on both clocks.
-#[derive(Clone, Copy)]
-pub(crate) struct Moment {
-    pub(crate) now: Millis,
-    pub(crate) wall: SystemTime,
+/// What is asked for.
+pub(crate) struct Ask<'a> {
+    pub(crate) path: &'a str,
+    /// The primary key.
+    pub(crate) key: &'a Key,
+    pub(crate) request: &'a HeaderMap,
+    pub(crate) origin: Origin,
+    /// A longer frame is not one.
+    pub(crate) limit: usize,
+    pub(crate) deadline: Instant,
 }
 
-impl Moment {
-    fn since_1970(self) -> Millis {
-        self.wall
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .map_or(0, millis)
+/// What came of it.
+pub(crate) enum Looked {
+    /// An entry, and by what its variants are told apart.
+    Found(Entry, VaryRule),
+    /// The store has nothing that could be used.
+    Nothing,
+    /// It was not asked, or did not answer.
+    Unknown,
+}
+
+/// Why a read brought nothing.
+enum Missing {
+    Nothing,
+    Fault(FrameFault),
+    Store(StoreError),
+}
+
+impl From<StoreError> for Missing {
+    fn from(error: StoreError) -> Self {
+        match error.kind() {
+            StoreErrorKind::NotAFrame => Self::Fault(FrameFault::WrongType),
+            _ => Self::Store(error),
+        }
     }
+}
+
+impl From<FrameFault> for Missing {
+    fn from(fault: FrameFault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// What is to be written.
+#[derive(Debug)]
+struct Job {
+    path: Arc<str>,
+    what: What,
+    since: Instant,
+    /// It took the place of a deletion: should it not be written, that is still owed.
+    owes_deletion: bool,
+}
+
+impl Replace for Job {
+    fn replace(&mut self, older: Self) {
+        self.owes_deletion |= older.owes_deletion || matches!(older.what, What::Delete);
+    }
+}
+
+#[derive(Debug)]
+enum What {
+    Response(Arc<Entry>),
+    /// The names of selecting fields, with the entry that brought them.
+    Rule(Vec<HeaderName>, Arc<Entry>),
+    Delete,
 }
 
 impl Remote {
-    pub(crate) fn new(store: Arc<dyn Store>, version: Option<&str>) -> Self {
-        use std::hash::BuildHasher;
+    pub(crate) fn new(settings: RemoteSettings, clock: Arc<dyn Clock>, log: Arc<Log>) -> Self {
+        use std::hash::{BuildHasher, Hasher};
         // As random as the seed of a map.
         let writer = std::collections::hash_map::RandomState::new()
             .build_hasher()
             .finish();
         Self {
-            store,
-            writer,
-            version: version.map(Into::into),
+            inner: Arc::new(Inner {
+                store: settings.store,
+                seal: settings.seal,
+                writer,
+                version: settings.version,
+                memory_ttl: millis(settings.memory_ttl),
+                clock,
+                log,
+                in_flight: Semaphore::new(MAX_IN_FLIGHT),
+                reads: Breaker::default(),
+                writes: Breaker::default(),
+                outbox: Outbox::new(MAX_WAITING_BYTES),
+                shapes: Shapes::default(),
+                was_up: AtomicBool::new(false),
+                last_error: std::sync::Mutex::default(),
+                counters: RemoteCounters::default(),
+            }),
         }
     }
 
-    fn place<'a>(&'a self, path: &'a str, key: &'a [u8]) -> StoreKey<'a> {
-        StoreKey {
-            version: self.version.as_deref(),
-            path,
-            key,
+    /// Whether a look-up would be sent now.
+    pub(crate) fn is_askable(&self) -> bool {
+        self.inner.is_up() && self.inner.reads.would_permit()
+    }
+
+    /// Until when memory answers on its own with what is known to be in the store, too.
+    pub(crate) fn memory_until(&self, now: Millis) -> Millis {
+        now.saturating_add(self.inner.memory_ttl)
+    }
+
+    /// The response for a request, if the store has one and says so in time.
+    pub(crate) async fn get(&self, ask: &Ask<'_>) -> Looked {
+        let inner = &*self.inner;
+        let permit = if inner.is_up() {
+            inner.reads.permit()
+        } else {
+            None
+        };
+        let Some(permit) = permit else {
+            inner.counters.skipped.raise();
+            return Looked::Unknown;
+        };
+        let result = match until(ask.deadline, inner.look_up(ask)).await {
+            Some(result) => result,
+            None => Err(Missing::Store(StoreError::timeout(
+                "no answer within 50 ms",
+            ))),
+        };
+        match result {
+            Ok((entry, rule)) => {
+                inner.settle("reads", permit, None);
+                inner.counters.hits.raise();
+                Looked::Found(entry, rule)
+            }
+            Err(Missing::Nothing) => {
+                inner.settle("reads", permit, None);
+                Looked::Nothing
+            }
+            Err(Missing::Fault(fault)) => {
+                inner.settle("reads", permit, None);
+                inner.counters.fault(fault);
+                if fault == FrameFault::OtherKey {
+                    inner.store.check();
+                }
+                Looked::Nothing
+            }
+            Err(Missing::Store(error)) => {
+                inner.settle("reads", permit, Some(error));
+                Looked::Unknown
+            }
         }
     }
 
-    /// The response for `request` under the primary key, if the store has one and says so in time.
-    pub(crate) async fn get(
+    /// Writes an entry, some time soon; with a rule, as the variant of `request`.
+    pub(crate) fn put(
         &self,
         path: &str,
         key: &Key,
+        rule: &VaryRule,
         request: &HeaderMap,
-        origin: Origin,
-        moment: Moment,
-    ) -> Result<Option<Read>, StoreError> {
-        within_deadline(async {
-            let Some(frame) = self.store.get(&self.place(path, &key.bytes), LIMIT).await? else {
-                return Ok(None);
-            };
-            let (frame, rule) = match decode(&key.bytes, &frame.frame, LIMIT) {
-                Ok(Frame::Response(frame)) => (frame, VaryRule::default()),
-                Ok(Frame::Rule(names)) => {
-                    let rule = VaryRule::from_names(names);
-                    let place = key.with_variant(&rule.values(request));
-                    let Some(frame) = self
-                        .store
-                        .get(&self.place(path, &place.bytes), LIMIT)
-                        .await?
-                    else {
-                        return Ok(None);
-                    };
-                    match decode(&place.bytes, &frame.frame, LIMIT) {
-                        Ok(Frame::Response(frame)) => (frame, rule),
-                        _ => return Ok(None),
-                    }
-                }
-                Err(_) => return Ok(None),
-            };
-            let Ok(body) = frame.copy_body() else {
-                return Ok(None);
-            };
-            let resident = moment.since_1970().saturating_sub(frame.response_time);
-            let head = StoredHead {
-                status: frame.status,
-                version: frame.version,
-                headers: stored_head(&frame.headers, Strip { fields: &[] }, moment.wall),
-                status_slot: has_status_slot(&frame.headers),
-                lifetime: Lifetime {
-                    response_time: moment.now,
-                    initial_age: frame.initial_age.saturating_add(resident),
-                    freshness: frame.freshness,
-                },
-                shareable: frame.shareable,
-                shareable_with_authorization: frame.shareable_with_authorization,
-            };
-            // Another cache's numbers mean nothing here: its entries count as older than every
-            // invalidation of this one.
-            let is_ours = frame.writer == self.writer;
-            let sequence = if is_ours { frame.sequence } else { 0 };
-            // And however lately it was read, every fill of this node is newer.
-            let origin = Origin {
-                sequence,
-                fill: 0,
-                ..origin
-            };
-            let entry = Entry::new(Arc::new(head), body, origin);
-            Ok(Some(Read { entry, rule }))
-        })
-        .await
-    }
-
-    /// Writes an entry; with a rule, as the variant of `request`.
-    pub(crate) async fn set(
-        self,
-        path: String,
-        key: Key,
-        rule: VaryRule,
-        request: HeaderMap,
         entry: Arc<Entry>,
-        moment: Moment,
-    ) -> Result<(), StoreError> {
-        let lifetime = entry.head.lifetime;
-        let resident = moment.now.saturating_sub(lifetime.response_time);
-        let response_time = moment.since_1970().saturating_sub(resident);
-        let life = Duration::from_millis(lifetime.ends().saturating_sub(moment.now));
-        let until = moment.wall + life;
-        let named = (self.writer, entry.origin.sequence);
-        let frame =
-            |key: &[u8]| encode_response(key, &entry.head, response_time, named, &entry.body);
-        within_deadline(async {
-            if rule.is_empty() {
-                let place = self.place(&path, &key.bytes);
-                return self.store.set(&place, frame(&key.bytes), until).await;
-            }
-            let variant = key.with_variant(&rule.values(&request));
-            let place = self.place(&path, &variant.bytes);
-            self.store.set(&place, frame(&variant.bytes), until).await?;
-            let names: &[HeaderName] = rule.names();
-            let place = self.place(&path, &key.bytes);
-            self.store
-                .set(&place, encode_rule(&key.bytes, names), until)
-                .await
-        })
-        .await
+    ) {
+        if rule.is_empty() {
+            return self.post(key, path.into(), What::Response(entry));
+        }
+        let path: Arc<str> = path.into();
+        let variant = key.with_variant(&rule.values(request));
+        let names = rule.names().to_vec();
+        self.post(&variant, path.clone(), What::Response(entry.clone()));
+        self.post(key, path, What::Rule(names, entry));
     }
 
-    pub(crate) async fn close(&self) -> Result<(), StoreError> {
-        within_deadline(self.store.close()).await
+    /// Deletes what is stored of a resource under the plain keys of every layer of this cache.
+    pub(crate) fn delete(&self, resource: &Resource) {
+        let path: Arc<str> = resource.path().into();
+        for key in self.inner.shapes.keys(resource) {
+            self.post(&key, path.clone(), What::Delete);
+        }
+    }
+
+    /// Makes a layer known whose entries come here.
+    pub(crate) fn learn(&self, shape: Shape) {
+        self.inner.shapes.learn(shape);
+    }
+
+    /// Notes that layers are nested so deep.
+    pub(crate) fn learn_depth(&self, depth: u8) {
+        self.inner.shapes.learn_depth(depth);
+    }
+
+    pub(crate) async fn connect(&self) -> Result<(), StoreError> {
+        self.inner.store.connect().await
+    }
+
+    /// Sends what waits, as far as that can be done until `end`, and ends the link.
+    pub(crate) async fn close(&self, end: Instant) {
+        let inner = &*self.inner;
+        if until(end, inner.outbox.is_empty()).await.is_none() {
+            let left = inner.outbox.len();
+            tracing::warn!(target: "tower_response_cache", "closed with {left} writes to the remote store unsent");
+        }
+        if let Some(Err(error)) = within(FIRST_LINK, inner.store.close()).await {
+            inner.note(&error);
+        }
+    }
+
+    pub(crate) fn stats(&self) -> RemoteStats {
+        self.inner.counters.read(self.inner.outbox.bytes())
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        let inner = &*self.inner;
+        Health {
+            link: Some(inner.store.link()),
+            reads: inner.reads.state(),
+            writes: inner.writes.state(),
+            latency: inner.counters.latency(),
+            last_error: inner.last_error().clone(),
+            outbox_bytes: inner.outbox.bytes(),
+        }
+    }
+
+    fn post(&self, key: &Key, path: Arc<str>, what: What) {
+        let inner = &self.inner;
+        let is_urgent = matches!(what, What::Delete);
+        if !is_urgent && inner.is_hopeless() {
+            return inner.counters.skipped.raise();
+        }
+        let bytes = match &what {
+            What::Response(entry) => entry.weight(0),
+            What::Rule(names, _) => 64 * names.len() as u64,
+            What::Delete => 0,
+        } + path.len() as u64;
+        let job = Job {
+            path,
+            what,
+            since: Instant::now(),
+            owes_deletion: false,
+        };
+        if inner
+            .outbox
+            .put(key.bytes.clone(), job, bytes, is_urgent)
+            .is_err()
+        {
+            return inner.counters.dropped.raise();
+        }
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        if let Some(worker) = inner.outbox.worker() {
+            runtime.spawn(work(inner.clone(), worker));
+        }
     }
 }
 
-async fn within_deadline<T>(
-    work: impl Future<Output = Result<T, StoreError>>,
-) -> Result<T, StoreError> {
-    match within(DEADLINE, work).await {
-        Some(result) => result,
-        None => Err(StoreError::new("no answer within 50 ms")),
+/// Sends what waits until nothing does.
+async fn work(inner: Arc<Inner>, mut worker: Worker<Job>) {
+    loop {
+        match worker.next() {
+            Next::Send(sending, job) => inner.send(sending, job).await,
+            Next::Wait(pause) => sleep(pause.min(RETRY)).await,
+            Next::Nothing => return,
+        }
     }
+}
+
+impl Inner {
+    /// Whether the link is there. One that has just come back deserves a try at once.
+    fn is_up(&self) -> bool {
+        let is_up = self.store.link() == Link::Up;
+        if is_up != self.was_up.load(Ordering::Relaxed) {
+            self.was_up.store(is_up, Ordering::Relaxed);
+            if is_up {
+                self.reads.hope();
+                self.writes.hope();
+            }
+        }
+        is_up
+    }
+
+    /// Whether a write need not even wait: the link has failed, or the store takes nothing.
+    fn is_hopeless(&self) -> bool {
+        match self.store.link() {
+            Link::Up => !self.writes.would_permit(),
+            Link::Idle | Link::Connecting(None) => false,
+            Link::Connecting(Some(_)) | Link::Closed => true,
+        }
+    }
+
+    /// The time of day by which frames are dated.
+    fn time(&self) -> SystemTime {
+        self.store.time().unwrap_or_else(|| self.clock.wall())
+    }
+
+    fn place<'a>(&'a self, path: &'a str, key: &'a [u8]) -> StoreKey<'a> {
+        StoreKey::new(self.version.as_deref(), path, key)
+    }
+
+    // ---- reading ----
+
+    async fn look_up(&self, ask: &Ask<'_>) -> Result<(Entry, VaryRule), Missing> {
+        // Never closed.
+        let _place = self.in_flight.acquire().await;
+        let (frame, remaining, rule) = match self.read(ask, &ask.key.bytes).await? {
+            (Frame::Response(frame), remaining) => (frame, remaining, VaryRule::default()),
+            (Frame::Rule(names), _) => {
+                let rule = VaryRule::from_names(names);
+                let variant = ask.key.with_variant(&rule.values(ask.request));
+                match self.read(ask, &variant.bytes).await? {
+                    (Frame::Response(frame), remaining) => (frame, remaining, rule),
+                    (Frame::Rule(_), _) => return Err(FrameFault::Malformed.into()),
+                }
+            }
+        };
+        Ok((self.entry(frame, remaining, ask.origin)?, rule))
+    }
+
+    async fn read(&self, ask: &Ask<'_>, key: &[u8]) -> Result<(Frame, Option<Duration>), Missing> {
+        self.counters.reads.raise();
+        let started = Instant::now();
+        let stored = self
+            .store
+            .get(&self.place(ask.path, key), ask.limit)
+            .await?;
+        self.counters.measured(started.elapsed());
+        let Some(Stored { frame, remaining }) = stored else {
+            return Err(Missing::Nothing);
+        };
+        if frame.len() > ask.limit {
+            return Err(FrameFault::TooLarge.into());
+        }
+        let frame = match &self.seal {
+            Some(seal) => seal.open(frame)?,
+            None => frame,
+        };
+        Ok((decode(key, &frame, ask.limit)?, remaining))
+    }
+
+    /// What was read as an entry of this cache.
+    fn entry(
+        &self,
+        frame: ResponseFrame,
+        remaining: Option<Duration>,
+        origin: Origin,
+    ) -> Result<Entry, Missing> {
+        let body = frame.copy_body()?;
+        let time = self.time();
+        let resident = since_1970(time).saturating_sub(frame.response_time);
+        let mut lifetime = Lifetime {
+            response_time: millis(self.clock.elapsed()),
+            initial_age: frame.initial_age.saturating_add(resident),
+            freshness: frame.freshness,
+        };
+        if let Some(remaining) = remaining {
+            // The smaller of both counts; what is below a second is the time that writing took.
+            let ends = lifetime.initial_age.saturating_add(millis(remaining));
+            if ends.saturating_add(1000) < lifetime.freshness {
+                lifetime.freshness = ends;
+            }
+        }
+        if !lifetime.is_fresh(lifetime.response_time) {
+            return Err(Missing::Nothing);
+        }
+        let head = StoredHead {
+            status: frame.status,
+            version: frame.version,
+            headers: stored_head(&frame.headers, Strip { fields: &[] }, time),
+            status_slot: has_status_slot(&frame.headers),
+            lifetime,
+            shareable: frame.shareable,
+            shareable_with_authorization: frame.shareable_with_authorization,
+        };
+        // Another cache's numbers mean nothing here.
+        let is_ours = frame.writer == self.writer;
+        let origin = Origin {
+            sequence: if is_ours { frame.sequence } else { 0 },
+            ..origin
+        };
+        let entry = Entry::new(Arc::new(head), body, origin);
+        let until = lifetime.response_time.saturating_add(self.memory_ttl);
+        entry.answer_until(until);
+        Ok(entry)
+    }
+
+    // ---- writing ----
+
+    async fn send(&self, sending: Sending<Job>, job: Job) {
+        let permit = if self.is_up() {
+            self.writes.permit()
+        } else {
+            None
+        };
+        let Some(permit) = permit else {
+            // A response is worth a moment while the link is made for the first time.
+            let is_first = !self.is_hopeless() && job.since.elapsed() < FIRST_LINK;
+            if is_first && matches!(job.what, What::Response(_) | What::Rule(..)) {
+                return sending.again(job, FIRST_LINK / 20);
+            }
+            return self.give_up(sending, job);
+        };
+        let result = match within(DEADLINE, self.write(sending.key(), &job)).await {
+            Some(result) => result,
+            None => Err(StoreError::timeout("nothing was written within 50 ms")),
+        };
+        match result {
+            Ok(true) => {
+                self.settle("writes", permit, None);
+                self.counters.writes.raise();
+                if let What::Response(entry) = &job.what {
+                    let now = millis(self.clock.elapsed());
+                    entry.answer_until(now.saturating_add(self.memory_ttl));
+                }
+            }
+            Ok(false) => self.give_up(sending, job),
+            Err(error) => {
+                self.settle("writes", permit, Some(error));
+                self.give_up(sending, job);
+            }
+        }
+    }
+
+    /// Leaves a job undone. A deletion is owed, and tried until it is done.
+    fn give_up(&self, sending: Sending<Job>, job: Job) {
+        if job.owes_deletion || matches!(job.what, What::Delete) {
+            let job = Job {
+                what: What::Delete,
+                ..job
+            };
+            return sending.again(job, RETRY);
+        }
+        self.counters.skipped.raise();
+    }
+
+    /// Says whether there was anything to be written.
+    async fn write(&self, key: &[u8], job: &Job) -> Result<bool, StoreError> {
+        let place = self.place(&job.path, key);
+        let _place = self.in_flight.acquire().await;
+        let (entry, least) = match &job.what {
+            What::Delete => return self.store.delete(&place).await.map(|()| true),
+            What::Response(entry) => (entry, Duration::ZERO),
+            What::Rule(_, entry) => (entry, LEAST_LIFE_OF_RULES),
+        };
+        let now = millis(self.clock.elapsed());
+        let lifetime = entry.head.lifetime;
+        let life = Duration::from_millis(lifetime.ends().saturating_sub(now));
+        if life.is_zero() || !entry.is_usable(&self.log) {
+            return Ok(false);
+        }
+        let time = self.time();
+        let frame = match &job.what {
+            What::Rule(names, _) => encode_rule(key, names),
+            _ => {
+                let resident = now.saturating_sub(lifetime.response_time);
+                let response_time = since_1970(time).saturating_sub(resident);
+                let named = (self.writer, entry.origin.sequence);
+                encode_response(key, &entry.head, response_time, named, &entry.body)
+            }
+        };
+        let frame = match &self.seal {
+            Some(seal) => seal.seal(frame),
+            None => frame,
+        };
+        let until = time.checked_add(life.max(least)).unwrap_or(time);
+        self.store.set(&place, frame, until).await.map(|()| true)
+    }
+
+    // ---- what came of it ----
+
+    fn settle(&self, which: &str, permit: Permit<'_>, error: Option<StoreError>) {
+        let Some(error) = error else {
+            if permit.succeeded() == Change::Closed {
+                tracing::info!(target: "tower_response_cache", "the remote store is in use again: its {which} were left out");
+            }
+            return;
+        };
+        self.note(&error);
+        let change = permit.failed();
+        if change == Change::Opened {
+            tracing::warn!(target: "tower_response_cache", "the remote store is left alone: its {which} fail: {error}");
+        }
+        let is_link = !matches!(error.kind(), StoreErrorKind::Refused);
+        if is_link && matches!(change, Change::Opened | Change::Reopened) {
+            self.store.renew();
+        }
+    }
+
+    fn note(&self, error: &StoreError) {
+        match error.kind() {
+            StoreErrorKind::Timeout => self.counters.timeouts.raise(),
+            StoreErrorKind::Mismatched => self.counters.mismatches.raise(),
+            _ => self.counters.errors.raise(),
+        }
+        tracing::debug!(target: "tower_response_cache", "the remote store failed: {error}");
+        *self.last_error() = Some(error.clone());
+    }
+
+    fn last_error(&self) -> std::sync::MutexGuard<'_, Option<StoreError>> {
+        self.last_error
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+fn since_1970(time: SystemTime) -> Millis {
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, millis)
 }

@@ -9,38 +9,7 @@ use crate::status::FrameFault;
 type SealFn = dyn Fn(Bytes) -> Bytes + Send + Sync;
 type OpenFn = dyn Fn(Bytes) -> Option<Bytes> + Send + Sync;
 
-/// Two functions around every frame, so that a store sees nothing of what it keeps.
-///
-/// An AEAD is what they should be: it hides the frame, and refuses one that somebody changed. The
-/// frame holds its full key, so nothing has to be added against frames put under other keys. Names
-/// of keys in the store are not sealed, and neither is the length. A frame that cannot be opened,
-/// as after a change of the secret, is a miss, counted as [`FrameFault::Unsealed`].
-///
-/// # Examples
-///
-/// A random nonce of 24 bytes stands in front of what is encrypted:
-///
-/// ```
-/// use bytes::Bytes;
-/// use chacha20poly1305::{AeadCore, KeyInit, XChaCha20Poly1305, aead::{Aead, OsRng}};
-///
-/// let secret = [7; 32]; // Yours comes from where your secrets are.
-/// let cipher = XChaCha20Poly1305::new(&secret.into());
-/// let opener = cipher.clone();
-///
-/// let seal = move |frame: Bytes| {
-///     let nonce = XChaCha20Poly1305::generate_nonce(&mut OsRng);
-///     let sealed = cipher.encrypt(&nonce, &*frame).expect("far below the longest message");
-///     Bytes::from([&nonce[..], &sealed].concat())
-/// };
-/// let open = move |sealed: Bytes| {
-///     let (nonce, sealed) = sealed.split_at_checked(24)?;
-///     opener.decrypt(nonce.into(), sealed).ok().map(Bytes::from)
-/// };
-///
-/// assert_eq!(open(seal(Bytes::from("a frame"))).unwrap(), "a frame");
-/// assert_eq!(open(Bytes::from("somebody else's bytes, sealed or not")), None);
-/// ```
+/// Two functions around every frame, see [`CacheBuilder::seal`](crate::CacheBuilder::seal).
 #[derive(Clone)]
 pub(crate) struct Seal {
     seal: Arc<SealFn>,
