@@ -1,0 +1,353 @@
+//! What the user gave: a URL and a namespace, checked here, so that every mistake is one sentence
+//! before anything runs. No sentence shows a password.
+
+use std::{fmt, time::Duration};
+
+use fred::types::{
+    RespVersion,
+    config::{
+        Config, ConnectionConfig, PerformanceConfig, ServerConfig, TcpConfig, UnresponsiveConfig,
+    },
+};
+
+use crate::error::BuildError;
+
+/// To make a connection, and for each of the first questions on it.
+pub(super) const CONNECT: Duration = Duration::from_millis(500);
+/// For one command.
+const COMMAND: Duration = Duration::from_millis(40);
+/// How many commands may wait for one connection.
+const QUEUE: usize = 1024;
+/// How long the kernel tries to deliver what nobody acknowledges.
+const USER_TIMEOUT: Duration = Duration::from_secs(2);
+const PORT: u16 = 6379;
+const MAX_POOL: usize = 64;
+const MAX_NAMESPACE: usize = 64;
+
+const FORMS: &str = "write it as redis://user:password@host:6379/0";
+
+/// Settings as the builder of the cache was given them.
+#[derive(Clone)]
+pub(crate) struct RedisSettings {
+    pub(crate) url: String,
+    pub(crate) namespace: String,
+    pub(crate) pool_size: usize,
+}
+
+/// The URL holds a password.
+impl fmt::Debug for RedisSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisSettings")
+            .field("namespace", &self.namespace)
+            .field("pool_size", &self.pool_size)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Settings that were checked.
+pub(super) struct Target {
+    pub(super) config: Config,
+    /// For people: host and port, or the path of the socket.
+    pub(super) at: String,
+    pub(super) namespace: String,
+    pub(super) pool_size: usize,
+}
+
+impl Target {
+    pub(super) fn new(settings: RedisSettings) -> Result<Self, BuildError> {
+        let RedisSettings {
+            url,
+            namespace,
+            pool_size,
+        } = settings;
+        check_namespace(&namespace)?;
+        if !(1..=MAX_POOL).contains(&pool_size) {
+            return Err(BuildError::redis_pool_size(pool_size, MAX_POOL));
+        }
+        let (config, at) = parse(&url)?;
+        Ok(Self {
+            config,
+            at,
+            namespace,
+            pool_size,
+        })
+    }
+
+    /// No policy for reconnecting: a connection that broke is thrown away with all that waits in
+    /// it, and its keeper makes another one.
+    pub(super) fn client(&self) -> fred::clients::Client {
+        let performance = PerformanceConfig {
+            default_command_timeout: COMMAND,
+            ..PerformanceConfig::default()
+        };
+        let connection = ConnectionConfig {
+            connection_timeout: CONNECT,
+            internal_command_timeout: CONNECT,
+            max_command_attempts: 1,
+            max_command_buffer_len: QUEUE,
+            reconnect_on_auth_error: true,
+            // READONLY, LOADING and the like refuse single commands; others may still work.
+            reconnect_errors: Vec::new(),
+            tcp: TcpConfig {
+                nodelay: Some(true),
+                #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+                user_timeout: Some(USER_TIMEOUT),
+                ..TcpConfig::default()
+            },
+            // It never fires while there is traffic.
+            unresponsive: UnresponsiveConfig::default(),
+            ..ConnectionConfig::default()
+        };
+        fred::clients::Client::new(
+            self.config.clone(),
+            Some(performance),
+            Some(connection),
+            None,
+        )
+    }
+}
+
+fn check_namespace(namespace: &str) -> Result<(), BuildError> {
+    let is_good = |b: u8| b.is_ascii_alphanumeric() || b"._-:".contains(&b);
+    match !namespace.is_empty()
+        && namespace.len() <= MAX_NAMESPACE
+        && namespace.bytes().all(is_good)
+    {
+        true => Ok(()),
+        false => Err(BuildError::redis_namespace(namespace, MAX_NAMESPACE)),
+    }
+}
+
+/// What a scheme stands for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Transport {
+    Tcp,
+    Tls,
+    Unix,
+}
+
+fn transport(scheme: &str) -> Result<Transport, BuildError> {
+    let scheme = scheme.to_ascii_lowercase();
+    match scheme.as_str() {
+        "redis" | "valkey" => Ok(Transport::Tcp),
+        "rediss" | "valkeys" if cfg!(feature = "redis-tls") => Ok(Transport::Tls),
+        "rediss" | "valkeys" => Err(BuildError::redis_url(
+            "a URL with rediss:// needs TLS; enable the feature `redis-tls` of tower-response-cache",
+        )),
+        "redis+unix" | "valkey+unix" | "unix" if cfg!(unix) => Ok(Transport::Unix),
+        "redis+unix" | "valkey+unix" | "unix" => Err(BuildError::redis_url(
+            "this system has no unix sockets; use redis:// with a host",
+        )),
+        _ if scheme.ends_with("-cluster") || scheme.ends_with("-sentinel") => {
+            Err(BuildError::redis_url(
+                "cluster and sentinel are not supported yet; give the redis:// URL of one server",
+            ))
+        }
+        _ => Err(BuildError::redis_scheme(&scheme)),
+    }
+}
+
+fn parse(url: &str) -> Result<(Config, String), BuildError> {
+    if url.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err(BuildError::redis_url(format!(
+            "the Redis URL has a space or a line break in it; {FORMS}"
+        )));
+    }
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return Err(BuildError::redis_url(format!(
+            "the Redis URL has no scheme; {FORMS}"
+        )));
+    };
+    let transport = transport(scheme)?;
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, rest) = rest.split_at(end);
+    if rest.contains('#') || (transport != Transport::Unix && rest.contains('@')) {
+        return Err(BuildError::redis_url(
+            "the Redis URL has a character in it that must be percent-encoded; \
+             write / ? # and @ in user and password as %2F %3F %23 and %40",
+        ));
+    }
+    let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (credentials, host) = match authority.rsplit_once('@') {
+        Some((credentials, host)) => (Some(credentials), host),
+        None => (None, authority),
+    };
+    let (mut user, mut password) = (None, None);
+    if let Some(credentials) = credentials {
+        let (name, secret) = match credentials.split_once(':') {
+            Some((name, secret)) => (name, Some(secret)),
+            None => (credentials, None),
+        };
+        user = Some(decoded(name)?).filter(|user| !user.is_empty());
+        password = secret.map(decoded).transpose()?;
+    }
+    let mut database = None;
+    for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
+        match name {
+            "db" if transport == Transport::Unix => database = Some(value),
+            "user" | "username" if transport == Transport::Unix => user = Some(decoded(value)?),
+            "pass" | "password" if transport == Transport::Unix => password = Some(decoded(value)?),
+            _ => return Err(unknown_query()),
+        }
+    }
+    if query
+        .split('&')
+        .any(|pair| !pair.is_empty() && !pair.contains('='))
+    {
+        return Err(unknown_query());
+    }
+    let (server, at) = match transport {
+        Transport::Unix => unix(host, path)?,
+        Transport::Tcp | Transport::Tls => {
+            database = Some(path.trim_start_matches('/')).filter(|number| !number.is_empty());
+            let (host, port) = host_and_port(host)?;
+            let at = match host.contains(':') {
+                true => format!("[{host}]:{port}"),
+                false => format!("{host}:{port}"),
+            };
+            (ServerConfig::new_centralized(host, port), at)
+        }
+    };
+    let database = match database {
+        None => None,
+        Some(number) => Some(number.parse::<u8>().map_err(|_| {
+            BuildError::redis_url(
+                "the database of the Redis URL is not a number from 0 to 255; \
+                 write it as redis://host:6379/0",
+            )
+        })?),
+    };
+    // A user without a password is one who needs none.
+    if user.is_some() && password.is_none() {
+        password = Some(String::new());
+    }
+    if user.is_none() {
+        password = password.filter(|password| !password.is_empty());
+    }
+    let config = Config {
+        server,
+        username: user,
+        password,
+        database,
+        version: RespVersion::RESP3,
+        fail_fast: true,
+        #[cfg(feature = "redis-tls")]
+        tls: match transport {
+            Transport::Tls => Some(tls()?),
+            Transport::Tcp | Transport::Unix => None,
+        },
+        ..Config::default()
+    };
+    Ok((config, at))
+}
+
+fn unknown_query() -> BuildError {
+    BuildError::redis_url(
+        "the Redis URL has a query that is not known; \
+         only redis+unix:// takes one: ?db=0&user=name&pass=word",
+    )
+}
+
+fn unix(host: &str, path: &str) -> Result<(ServerConfig, String), BuildError> {
+    let path = decoded(path)?;
+    if !host.is_empty() || path.len() < 2 {
+        return Err(BuildError::redis_url(
+            "the Redis URL has no path of a socket; write it as redis+unix:///run/redis.sock?db=0",
+        ));
+    }
+    let server = ServerConfig::Unix {
+        path: path.clone().into(),
+    };
+    Ok((server, path))
+}
+
+fn host_and_port(authority: &str) -> Result<(String, u16), BuildError> {
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(v6) => {
+            let Some((host, port)) = v6.split_once(']') else {
+                return Err(bad_host());
+            };
+            if host.parse::<std::net::Ipv6Addr>().is_err() {
+                return Err(bad_host());
+            }
+            (
+                host,
+                port.strip_prefix(':').or((port.is_empty()).then_some("")),
+            )
+        }
+        None => match authority.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (authority, Some("")),
+        },
+    };
+    let port = match port {
+        Some("") => PORT,
+        Some(port) => port.parse().ok().filter(|port| *port != 0).ok_or_else(|| {
+            BuildError::redis_url(format!(
+                "the port of the Redis URL is not a number from 1 to 65535; {FORMS}"
+            ))
+        })?,
+        None => return Err(bad_host()),
+    };
+    let is_good = |b: u8| b.is_ascii_alphanumeric() || b"-._:".contains(&b);
+    match !host.is_empty() && host.bytes().all(is_good) {
+        true => Ok((host.to_owned(), port)),
+        false => Err(bad_host()),
+    }
+}
+
+fn bad_host() -> BuildError {
+    BuildError::redis_url(format!("the Redis URL has no host in it; {FORMS}"))
+}
+
+/// What stands percent-encoded in a URL.
+fn decoded(text: &str) -> Result<String, BuildError> {
+    let bad = || {
+        BuildError::redis_url(
+            "the Redis URL has a % that begins no character; \
+             write a percent sign in user, password or path as %25",
+        )
+    };
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        if byte != b'%' {
+            out.push(byte);
+            at += 1;
+            continue;
+        }
+        let digit = |at: usize| {
+            let digit = bytes.get(at).copied().map(char::from);
+            digit.and_then(|digit| digit.to_digit(16)).ok_or_else(bad)
+        };
+        let value = digit(at + 1)? * 16 + digit(at + 2)?;
+        out.push(u8::try_from(value).map_err(|_| bad())?);
+        at += 3;
+    }
+    String::from_utf8(out).map_err(|_| bad())
+}
+
+/// The certificates of the system, and ring, whatever else the process has.
+#[cfg(feature = "redis-tls")]
+fn tls() -> Result<fred::types::config::TlsConfig, BuildError> {
+    use fred::{
+        rustls::{ClientConfig, RootCertStore, crypto::ring},
+        types::config::TlsConnector,
+    };
+    let mut roots = RootCertStore::empty();
+    let system = fred::rustls_native_certs::load_native_certs();
+    let (good, _) = roots.add_parsable_certificates(system.certs);
+    if good == 0 {
+        return Err(BuildError::redis_url(
+            "no certificate of an authority was found on this system, which rediss:// needs; \
+             install ca-certificates, or name a file in SSL_CERT_FILE",
+        ));
+    }
+    let config = ClientConfig::builder_with_provider(std::sync::Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| BuildError::redis_url(format!("TLS cannot be set up: {error}")))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(TlsConnector::from(config).into())
+}

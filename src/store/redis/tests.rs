@@ -1,0 +1,1 @@
+//! Against a redis-server of their own.
