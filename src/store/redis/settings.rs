@@ -351,3 +351,202 @@ fn tls() -> Result<fred::types::config::TlsConfig, BuildError> {
         .with_no_client_auth();
     Ok(TlsConnector::from(config).into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(url: &str) -> Result<Target, BuildError> {
+        Target::new(RedisSettings {
+            url: url.to_owned(),
+            namespace: "shop".to_owned(),
+            pool_size: 2,
+        })
+    }
+
+    #[test]
+    fn urls_name_server_user_password_and_database() {
+        type Row<'a> = (
+            &'a str,
+            &'a str,
+            Option<&'a str>,
+            Option<&'a str>,
+            Option<u8>,
+        );
+        let rows: &[Row<'_>] = &[
+            ("redis://host", "host:6379", None, None, None),
+            ("redis://host:6380/", "host:6380", None, None, None),
+            ("redis://host/0", "host:6379", None, None, Some(0)),
+            ("REDIS://1.2.3.4/15", "1.2.3.4:6379", None, None, Some(15)),
+            ("valkey://host", "host:6379", None, None, None),
+            ("redis://[::1]:7000/3", "[::1]:7000", None, None, Some(3)),
+            ("redis://[::1]", "[::1]:6379", None, None, None),
+            ("redis://:word@host", "host:6379", None, Some("word"), None),
+            (
+                "redis://me:word@host",
+                "host:6379",
+                Some("me"),
+                Some("word"),
+                None,
+            ),
+            (
+                "redis://me:a:b@host",
+                "host:6379",
+                Some("me"),
+                Some("a:b"),
+                None,
+            ),
+            (
+                "redis://me:a%2F%40%c3%a9@host",
+                "host:6379",
+                Some("me"),
+                Some("a/@é"),
+                None,
+            ),
+            ("redis://me@host", "host:6379", Some("me"), Some(""), None),
+            ("redis://:@host", "host:6379", None, None, None),
+            ("redis+unix:///run/r.sock", "/run/r.sock", None, None, None),
+            (
+                "unix:///run/r.sock?db=2",
+                "/run/r.sock",
+                None,
+                None,
+                Some(2),
+            ),
+            (
+                "valkey+unix:///a%20b?user=me&pass=x%26y",
+                "/a b",
+                Some("me"),
+                Some("x&y"),
+                None,
+            ),
+            (
+                "redis+unix://me:x@/run/r.sock?db=2",
+                "/run/r.sock",
+                Some("me"),
+                Some("x"),
+                Some(2),
+            ),
+        ];
+        for (url, at, user, password, database) in rows {
+            let target = target(url).unwrap_or_else(|error| panic!("{url}: {error}"));
+            assert_eq!(target.at, *at, "{url}");
+            assert_eq!(target.config.username.as_deref(), *user, "{url}");
+            assert_eq!(target.config.password.as_deref(), *password, "{url}");
+            assert_eq!(target.config.database, *database, "{url}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_url_is_one_sentence_without_the_password() {
+        let rows = [
+            ("", "no scheme"),
+            ("localhost:6379", "no scheme"),
+            (
+                "http://host",
+                "http:// is not a scheme of Redis; use redis://",
+            ),
+            ("://host", "does not begin with a scheme"),
+            (
+                "redis-cluster://host",
+                "give the redis:// URL of one server",
+            ),
+            (
+                "rediss-sentinel://host",
+                "give the redis:// URL of one server",
+            ),
+            ("redis://", "no host"),
+            ("redis://:secret@", "no host"),
+            ("redis://:secret@:6379", "no host"),
+            ("redis://[::1", "no host"),
+            ("redis://ho{st", "no host"),
+            ("redis://host:port", "not a number from 1 to 65535"),
+            ("redis://host:0", "not a number from 1 to 65535"),
+            ("redis://host:65536", "not a number from 1 to 65535"),
+            ("redis://host/one", "not a number from 0 to 255"),
+            ("redis://host/-1", "not a number from 0 to 255"),
+            ("redis://host/256", "not a number from 0 to 255"),
+            ("redis://host/0/1", "not a number from 0 to 255"),
+            ("redis://host?db=1", "query that is not known"),
+            ("redis+unix:///sock?base=1", "query that is not known"),
+            ("redis+unix:///sock?db", "query that is not known"),
+            ("redis+unix://", "path of a socket"),
+            ("redis+unix://run/r.sock", "path of a socket"),
+            ("redis://me:sec/ret@host", "percent-encoded"),
+            ("redis://me:sec#ret@host", "percent-encoded"),
+            ("redis://me:sec?ret@host", "percent-encoded"),
+            ("redis://me:sec%zzret@host", "as %25"),
+            ("redis://me:sec%ffret@host", "as %25"),
+            ("redis://me:secret%2@host", "as %25"),
+            ("redis://me:sec ret@host", "a space or a line break"),
+            ("redis://host\n", "a space or a line break"),
+        ];
+        for (url, expected) in rows {
+            let error = target(url).map(|target| target.at).unwrap_err().to_string();
+            assert!(error.contains(expected), "{url:?}: {error}");
+            assert!(!error.contains("sec"), "{url:?}: {error}");
+            assert!(
+                !error.contains('\n') && !error.contains(". "),
+                "{url:?}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn tls_needs_its_feature() {
+        match target("rediss://host:6380") {
+            Ok(target) => assert!(cfg!(feature = "redis-tls") && target.config.uses_tls()),
+            Err(error) => {
+                let error = error.to_string();
+                assert!(
+                    !cfg!(feature = "redis-tls") || error.contains("certificate"),
+                    "{error}"
+                );
+                assert!(
+                    cfg!(feature = "redis-tls") || error.contains("redis-tls"),
+                    "{error}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_namespace_is_of_letters_digits_and_a_few_signs() {
+        for good in ["shop", "a", "shop:eu-1.web_2", "A".repeat(64).as_str()] {
+            assert_eq!(check_namespace(good), Ok(()), "{good}");
+        }
+        let long = "n".repeat(65);
+        for bad in [
+            "", "{shop}", "sh}op", "a\nb", "a b", "a*", "a?", "[a]", "é", "a/b", &long,
+        ] {
+            let error = check_namespace(bad).unwrap_err().to_string();
+            let says = "use 1 to 64 letters, digits and the characters . _ - :";
+            assert!(
+                error.contains(says) && !error.contains('\n'),
+                "{bad:?}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_pool_has_1_to_64_connections() {
+        for (pool_size, is_good) in [(0, false), (1, true), (64, true), (65, false)] {
+            let settings = RedisSettings {
+                url: "redis://host".to_owned(),
+                namespace: "shop".to_owned(),
+                pool_size,
+            };
+            assert_eq!(Target::new(settings).is_ok(), is_good, "{pool_size}");
+        }
+    }
+
+    #[test]
+    fn settings_do_not_show_the_password() {
+        let settings = RedisSettings {
+            url: "redis://:secret@host".to_owned(),
+            namespace: "shop".to_owned(),
+            pool_size: 2,
+        };
+        assert!(!format!("{settings:?}").contains("secret"));
+    }
+}
