@@ -9,6 +9,7 @@ use std::{
     fmt,
     future::{Future, poll_fn},
     hash::{BuildHasher, Hasher},
+    mem,
     pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -28,7 +29,7 @@ use tokio::sync::Notify;
 
 use super::{
     reply::{describe, integer, text, time_of},
-    settings::{CONNECT, Target},
+    settings::{COMMAND, CONNECT, Target},
 };
 use crate::{
     clock::Clock,
@@ -317,10 +318,11 @@ impl Connections {
                 );
             }
             if slot.replace.swap(false, Ordering::AcqRel) {
-                // The old one goes when there is a new one; it is better than none.
+                // The old one is better than none, and has some answers on their way.
                 if let Ok((client, other)) = self.connect().await {
                     held = held.replaced(client);
-                    router = other;
+                    let mut old = mem::replace(&mut router, other);
+                    let _ = within(COMMAND, old.ended()).await;
                 }
                 continue;
             }

@@ -84,7 +84,10 @@ pub(super) fn store_error(error: &Error) -> StoreError {
         ErrorKind::Timeout => StoreError::timeout("Redis did not answer within 40 ms"),
         ErrorKind::Backpressure => StoreError::timeout("too much waits for Redis already"),
         ErrorKind::Protocol | ErrorKind::Parse => StoreError::mismatched(error.details()),
-        _ => StoreError::new(error.details()),
+        _ => StoreError::new(format!(
+            "the connection to Redis broke: {}",
+            error.details()
+        )),
     }
 }
 

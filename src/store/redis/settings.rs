@@ -15,7 +15,7 @@ use crate::error::BuildError;
 /// To make a connection, and for each of the first questions on it.
 pub(super) const CONNECT: Duration = Duration::from_millis(500);
 /// For one command.
-const COMMAND: Duration = Duration::from_millis(40);
+pub(super) const COMMAND: Duration = Duration::from_millis(40);
 /// How many commands may wait for one connection.
 const QUEUE: usize = 1024;
 /// How long the kernel tries to deliver what nobody acknowledges.
