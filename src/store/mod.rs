@@ -17,7 +17,7 @@ use crate::error::StoreError;
 pub(crate) mod codec;
 pub(crate) mod memory;
 #[cfg(feature = "redis")]
-#[allow(dead_code, unused_imports)] // until the builder makes one
+#[allow(dead_code)] // until the builder makes one
 pub(crate) mod redis;
 pub(crate) mod remote;
 

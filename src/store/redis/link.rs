@@ -5,14 +5,12 @@
 //! way waits for a write that blocks or a close that takes 5 s, and tells nobody.
 
 use std::{
-    collections::hash_map::RandomState,
     fmt,
     future::{Future, poll_fn},
-    hash::{BuildHasher, Hasher},
     mem,
     pin::pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering},
     },
     task::Poll,
@@ -21,13 +19,14 @@ use std::{
 
 use fred::{
     clients::Client,
-    error::{Error, ErrorKind},
+    error::Error,
     interfaces::{ClientLike, KeysInterface},
-    types::{ClusterHash, ConnectHandle, CustomCommand, Value, config::Options},
+    types::{ClusterHash, CustomCommand, Value, config::Options},
 };
 use tokio::sync::Notify;
 
 use super::{
+    connection::{Asked, Connection, Router, Slot, back_off, either, late, lock, random},
     reply::{describe, integer, text, time_of},
     settings::{COMMAND, CONNECT, Target},
 };
@@ -36,17 +35,10 @@ use crate::{
     timer::{pause, within},
 };
 
-const LEAST_PAUSE: Duration = Duration::from_millis(50);
-const MOST_PAUSE: Duration = Duration::from_secs(1);
 /// A connection that lived for so long was a good one.
 const STABLE: Duration = Duration::from_secs(1);
 /// How often the time is asked for, and the connection tried.
 const CHECK_EVERY: Duration = Duration::from_secs(60);
-/// So many commands in a row without any answer, and the connection is tried.
-const SUSPICIOUS: usize = 3;
-/// What may be unanswered on one connection before nothing more is put on it.
-const MOST_UNANSWERED: usize = 256;
-const MOST_UNANSWERED_BYTES: usize = 4 << 20;
 /// No time was read yet.
 const UNKNOWN: i64 = i64::MIN;
 
@@ -63,23 +55,6 @@ pub(super) struct Connections {
     changed: Notify,
     /// Redis' time of day less the clock's elapsed time, in microseconds.
     offset: AtomicI64,
-}
-
-/// A place for one connection.
-#[derive(Default)]
-struct Slot {
-    connection: Mutex<Option<Arc<Connection>>>,
-    /// There is something to do for the keeper.
-    wake: Notify,
-    renew: AtomicBool,
-    replace: AtomicBool,
-}
-
-/// A connection in use.
-pub(super) struct Connection {
-    pub(super) client: Client,
-    unanswered: AtomicUsize,
-    unanswered_bytes: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -104,10 +79,6 @@ impl fmt::Debug for Connections {
             .field("up", &self.up.load(Ordering::Relaxed))
             .finish_non_exhaustive()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Connections {
@@ -172,16 +143,8 @@ impl Connections {
     /// The next connection in turn, for a command of so many bytes.
     pub(super) fn pick(&self, bytes: usize) -> Option<Asked<'_>> {
         let first = self.next.fetch_add(1, Ordering::Relaxed);
-        (0..self.slots.len()).find_map(|step| {
-            let slot = &self.slots[first.wrapping_add(step) % self.slots.len()];
-            let connection = lock(&slot.connection).clone()?;
-            connection.has_room().then_some(Asked {
-                connection,
-                slot,
-                bytes,
-                is_answered: false,
-            })
-        })
+        (0..self.slots.len())
+            .find_map(|step| self.slots[first.wrapping_add(step) % self.slots.len()].pick(bytes))
     }
 
     /// Has every connection made anew; nothing is sent on the present ones any more.
@@ -307,9 +270,9 @@ impl Connections {
                 slot.wake.notified().await;
                 Ok(())
             };
-            match within(CHECK_EVERY, either(woken, router.ended())).await {
-                Some(Err(error)) => return describe(&error, &self.target),
-                Some(Ok(())) | None => {}
+            let ended = within(CHECK_EVERY, either(woken, router.ended())).await;
+            if let Some(Err(error)) = ended {
+                return describe(&error, &self.target);
             }
             if slot.renew.swap(false, Ordering::AcqRel) {
                 return format!(
@@ -393,11 +356,7 @@ struct Held<'a> {
 
 impl<'a> Held<'a> {
     fn new(connections: &'a Connections, slot: &'a Slot, client: Client) -> Self {
-        let connection = Arc::new(Connection {
-            client,
-            unanswered: AtomicUsize::new(0),
-            unanswered_bytes: AtomicUsize::new(0),
-        });
+        let connection = Arc::new(Connection::new(client));
         connections.came_up(slot, connection.clone());
         Self {
             connections,
@@ -419,103 +378,4 @@ impl Drop for Held<'_> {
             self.connections.went_down(self.slot);
         }
     }
-}
-
-/// The task of fred's that reads and writes; the connection ends with it.
-struct Router(ConnectHandle);
-
-impl Router {
-    /// Why it ended. Not to be asked again then.
-    async fn ended(&mut self) -> Result<(), Error> {
-        let why = |text: &'static str| Err(Error::new(ErrorKind::IO, text));
-        match (&mut self.0).await {
-            Ok(Ok(())) => why("the connection was closed"),
-            Ok(Err(error)) => Err(error),
-            Err(error) if error.is_panic() => {
-                why("the client panicked; does the runtime have enable_all()?")
-            }
-            Err(_) => why("the runtime is gone"),
-        }
-    }
-}
-
-impl Drop for Router {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-impl Connection {
-    fn has_room(&self) -> bool {
-        self.unanswered.load(Ordering::Relaxed) < MOST_UNANSWERED
-            && self.unanswered_bytes.load(Ordering::Relaxed) < MOST_UNANSWERED_BYTES
-    }
-
-    /// Something was answered: what was put on it before was answered as well.
-    fn answered(&self) {
-        // Nearly always nothing to do, and then nothing to fight for between threads.
-        if self.unanswered.load(Ordering::Relaxed) != 0 {
-            self.unanswered.store(0, Ordering::Relaxed);
-            self.unanswered_bytes.store(0, Ordering::Relaxed);
-        }
-    }
-}
-
-/// A command on its way. Unless it is answered, it lies in some buffer of its connection.
-pub(super) struct Asked<'a> {
-    pub(super) connection: Arc<Connection>,
-    slot: &'a Slot,
-    bytes: usize,
-    is_answered: bool,
-}
-
-impl Asked<'_> {
-    pub(super) fn answered(mut self) {
-        self.is_answered = true;
-        self.connection.answered();
-    }
-}
-
-impl Drop for Asked<'_> {
-    fn drop(&mut self) {
-        if self.is_answered {
-            return;
-        }
-        let connection = &self.connection;
-        connection
-            .unanswered_bytes
-            .fetch_add(self.bytes, Ordering::Relaxed);
-        let before = connection.unanswered.fetch_add(1, Ordering::Relaxed);
-        if before + 1 >= SUSPICIOUS {
-            self.slot.wake.notify_one();
-        }
-    }
-}
-
-/// Which of two is there first.
-async fn either<T>(one: impl Future<Output = T>, other: impl Future<Output = T>) -> T {
-    let (mut one, mut other) = (pin!(one), pin!(other));
-    poll_fn(|cx| match one.as_mut().poll(cx) {
-        Poll::Ready(output) => Poll::Ready(output),
-        Poll::Pending => other.as_mut().poll(cx),
-    })
-    .await
-}
-
-fn late() -> Error {
-    Error::new(ErrorKind::Timeout, "no answer")
-}
-
-/// As random as the seed of a map.
-pub(super) fn random() -> u64 {
-    RandomState::new().build_hasher().finish()
-}
-
-/// 50 ms, doubled each time up to 1 s; half of it by chance, so that nodes do not come at once.
-fn back_off(failures: u32) -> Duration {
-    let pause = LEAST_PAUSE
-        .saturating_mul(1 << failures.min(10))
-        .min(MOST_PAUSE);
-    let chance = u32::from(u16::try_from(random() >> 48).unwrap_or_default());
-    pause / 2 + pause / 2 * chance / (1 << 16)
 }

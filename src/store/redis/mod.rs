@@ -3,11 +3,13 @@
 //! What stands here is how a [`Store`] is told in commands: which key, which command, which
 //! answers are possible. The connections are kept in `link.rs`.
 
+mod connection;
 mod link;
 mod reply;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod url;
 
 use std::{
     fmt::{self, Write},
@@ -25,7 +27,8 @@ use tokio::{runtime::Handle, task::JoinHandle};
 
 pub(crate) use self::settings::RedisSettings;
 use self::{
-    link::{Asked, Connections},
+    connection::Asked,
+    link::Connections,
     reply::{bytes, integer, is_answer, is_read_only, store_error, text},
     settings::Target,
 };
