@@ -60,6 +60,23 @@ pub struct CacheBuilder {
     store: Option<Arc<dyn Store>>,
     seal: Option<Seal>,
     memory_ttl: Duration,
+    #[cfg(feature = "redis")]
+    pub(crate) redis: Option<crate::redis::Redis>,
+    #[cfg(feature = "test-util")]
+    wrap: Option<Wrap>,
+}
+
+#[cfg(feature = "test-util")]
+type WrapFn = dyn FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + Send;
+
+#[cfg(feature = "test-util")]
+struct Wrap(Box<WrapFn>);
+
+#[cfg(feature = "test-util")]
+impl std::fmt::Debug for Wrap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Wrap")
+    }
 }
 
 impl Default for CacheBuilder {
@@ -71,6 +88,10 @@ impl Default for CacheBuilder {
             store: None,
             seal: None,
             memory_ttl: MEMORY_TTL,
+            #[cfg(feature = "redis")]
+            redis: None,
+            #[cfg(feature = "test-util")]
+            wrap: None,
         }
     }
 }
@@ -169,8 +190,11 @@ impl CacheBuilder {
     /// Puts something around the store that was chosen, such as a store that hands everything on.
     #[cfg(feature = "test-util")]
     #[doc(hidden)]
-    pub fn wrap_store(mut self, wrap: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>) -> Self {
-        self.store = self.store.map(wrap);
+    pub fn wrap_store(
+        mut self,
+        wrap: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + Send + 'static,
+    ) -> Self {
+        self.wrap = Some(Wrap(Box::new(wrap)));
         self
     }
 
@@ -202,7 +226,16 @@ impl CacheBuilder {
                 return Err(BuildError::version(version));
             }
         }
-        Ok(self.assemble())
+        let mut this = self;
+        #[cfg(feature = "redis")]
+        if let Some(redis) = this.redis.take() {
+            this.store = Some(redis.store(this.clock.clone())?);
+        }
+        #[cfg(feature = "test-util")]
+        if let Some(Wrap(wrap)) = this.wrap.take() {
+            this.store = this.store.map(wrap);
+        }
+        Ok(this.assemble())
     }
 
     fn assemble(self) -> Cache {

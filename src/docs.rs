@@ -3,3 +3,6 @@
 /// What is stored, for whom, and for how long.
 #[doc = include_str!("docs/rules.md")]
 pub mod rules {}
+
+#[doc = include_str!("docs/redis.md")]
+pub mod redis {}

@@ -40,6 +40,46 @@ impl BuildError {
     }
 }
 
+#[cfg(feature = "redis")]
+mod redis {
+    use super::BuildError;
+
+    impl BuildError {
+        pub(crate) fn redis_url(what: impl Into<String>) -> Self {
+            Self(what.into())
+        }
+
+        pub(crate) fn redis_scheme(scheme: &str) -> Self {
+            let good = "use redis://, rediss:// (TLS), valkey://, valkeys:// or redis+unix://";
+            let is_short = scheme.len() <= 32
+                && scheme
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
+            Self(match is_short && !scheme.is_empty() {
+                true => format!("{scheme}:// is not a scheme of Redis; {good}"),
+                false => format!("the Redis URL does not begin with a scheme of Redis; {good}"),
+            })
+        }
+
+        pub(crate) fn redis_namespace(namespace: &str, most: usize) -> Self {
+            let start: String = namespace.chars().take(32).collect();
+            let namespace = match start.len() < namespace.len() {
+                true => format!("{start}\u{2026}"),
+                false => start,
+            };
+            Self(format!(
+                "the namespace {namespace:?} cannot begin a Redis key; use 1 to {most} letters, digits and the characters . _ - :"
+            ))
+        }
+
+        pub(crate) fn redis_pool_size(size: usize, most: usize) -> Self {
+            Self(format!(
+                "a pool of {size} connections makes no sense; give 1 to {most}"
+            ))
+        }
+    }
+}
+
 impl fmt::Display for BuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

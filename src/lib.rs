@@ -80,6 +80,8 @@ mod pending;
 mod personal;
 mod policy;
 mod query;
+#[cfg(feature = "redis")]
+mod redis;
 mod router;
 mod selector;
 mod service;

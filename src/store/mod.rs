@@ -19,6 +19,8 @@ pub(crate) mod codec;
 pub(crate) mod counters;
 pub(crate) mod memory;
 mod outbox;
+#[cfg(feature = "redis")]
+pub(crate) mod redis;
 pub(crate) mod remote;
 pub(crate) mod seal;
 

@@ -1,0 +1,158 @@
+//! What the user gave, and what it makes of fred's many settings.
+
+use std::{fmt, time::Duration};
+
+use fred::types::config::{
+    Config, ConnectionConfig, PerformanceConfig, TcpConfig, UnresponsiveConfig,
+};
+
+use super::url::parse;
+use crate::error::BuildError;
+
+/// To make a connection, and for each of the first questions on it.
+pub(super) const CONNECT: Duration = Duration::from_millis(500);
+/// For one command.
+pub(super) const COMMAND: Duration = Duration::from_millis(40);
+/// How many commands may wait for one connection.
+const QUEUE: usize = 1024;
+/// How long the kernel tries to deliver what nobody acknowledges.
+const USER_TIMEOUT: Duration = Duration::from_secs(2);
+const MAX_POOL: usize = 64;
+const MAX_NAMESPACE: usize = 64;
+
+/// Settings as the builder of the cache was given them.
+#[derive(Clone)]
+pub(crate) struct RedisSettings {
+    pub(crate) url: String,
+    pub(crate) namespace: String,
+    pub(crate) pool_size: usize,
+}
+
+/// The URL holds a password.
+impl fmt::Debug for RedisSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisSettings")
+            .field("namespace", &self.namespace)
+            .field("pool_size", &self.pool_size)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Settings that were checked.
+pub(super) struct Target {
+    pub(super) config: Config,
+    /// For people: host and port, or the path of the socket.
+    pub(super) at: String,
+    pub(super) namespace: String,
+    pub(super) pool_size: usize,
+}
+
+impl Target {
+    pub(super) fn new(settings: RedisSettings) -> Result<Self, BuildError> {
+        let RedisSettings {
+            url,
+            namespace,
+            pool_size,
+        } = settings;
+        check_namespace(&namespace)?;
+        if !(1..=MAX_POOL).contains(&pool_size) {
+            return Err(BuildError::redis_pool_size(pool_size, MAX_POOL));
+        }
+        let (config, at) = parse(&url)?;
+        Ok(Self {
+            config,
+            at,
+            namespace,
+            pool_size,
+        })
+    }
+
+    /// No policy for reconnecting: a connection that broke is thrown away with all that waits in
+    /// it, and its keeper makes another one.
+    pub(super) fn client(&self) -> fred::clients::Client {
+        let performance = PerformanceConfig {
+            default_command_timeout: COMMAND,
+            ..PerformanceConfig::default()
+        };
+        let connection = ConnectionConfig {
+            connection_timeout: CONNECT,
+            internal_command_timeout: CONNECT,
+            max_command_attempts: 1,
+            max_command_buffer_len: QUEUE,
+            reconnect_on_auth_error: true,
+            // READONLY, LOADING and the like refuse single commands; others may still work.
+            reconnect_errors: Vec::new(),
+            tcp: TcpConfig {
+                nodelay: Some(true),
+                #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+                user_timeout: Some(USER_TIMEOUT),
+                ..TcpConfig::default()
+            },
+            // It never fires while there is traffic.
+            unresponsive: UnresponsiveConfig::default(),
+            ..ConnectionConfig::default()
+        };
+        fred::clients::Client::new(
+            self.config.clone(),
+            Some(performance),
+            Some(connection),
+            None,
+        )
+    }
+}
+
+fn check_namespace(namespace: &str) -> Result<(), BuildError> {
+    let is_good = |b: u8| b.is_ascii_alphanumeric() || b"._-:".contains(&b);
+    match !namespace.is_empty()
+        && namespace.len() <= MAX_NAMESPACE
+        && namespace.bytes().all(is_good)
+    {
+        true => Ok(()),
+        false => Err(BuildError::redis_namespace(namespace, MAX_NAMESPACE)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_is_of_letters_digits_and_a_few_signs() {
+        for good in ["shop", "a", "shop:eu-1.web_2", "A".repeat(64).as_str()] {
+            assert_eq!(check_namespace(good), Ok(()), "{good}");
+        }
+        let long = "n".repeat(65);
+        for bad in [
+            "", "{shop}", "sh}op", "a\nb", "a b", "a*", "a?", "[a]", "é", "a/b", &long,
+        ] {
+            let error = check_namespace(bad).unwrap_err().to_string();
+            let says = "use 1 to 64 letters, digits and the characters . _ - :";
+            assert!(
+                error.contains(says) && !error.contains('\n'),
+                "{bad:?}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_pool_has_1_to_64_connections() {
+        for (pool_size, is_good) in [(0, false), (1, true), (64, true), (65, false)] {
+            let settings = RedisSettings {
+                url: "redis://host".to_owned(),
+                namespace: "shop".to_owned(),
+                pool_size,
+            };
+            assert_eq!(Target::new(settings).is_ok(), is_good, "{pool_size}");
+        }
+    }
+
+    #[test]
+    fn settings_do_not_show_the_password() {
+        let settings = RedisSettings {
+            url: "redis://:secret@host".to_owned(),
+            namespace: "shop".to_owned(),
+            pool_size: 2,
+        };
+        assert!(!format!("{settings:?}").contains("secret"));
+    }
+}
