@@ -226,16 +226,21 @@ impl CacheBuilder {
                 return Err(BuildError::version(version));
             }
         }
-        let mut this = self;
+        Ok(self.with_store()?.assemble())
+    }
+
+    /// Makes the store that was described, and puts around it what was to be.
+    #[cfg_attr(not(any(feature = "redis", feature = "test-util")), expect(unused_mut))]
+    fn with_store(mut self) -> Result<Self, BuildError> {
         #[cfg(feature = "redis")]
-        if let Some(redis) = this.redis.take() {
-            this.store = Some(redis.store(this.clock.clone())?);
+        if let Some(redis) = self.redis.take() {
+            self.store = Some(redis.store(self.clock.clone())?);
         }
         #[cfg(feature = "test-util")]
-        if let Some(Wrap(wrap)) = this.wrap.take() {
-            this.store = this.store.map(wrap);
+        if let Some(Wrap(wrap)) = self.wrap.take() {
+            self.store = self.store.map(wrap);
         }
-        Ok(this.assemble())
+        Ok(self)
     }
 
     fn assemble(self) -> Cache {
