@@ -50,6 +50,9 @@ const REPLACE_EVERY: Duration = Duration::from_secs(10);
 /// What of a path is readable in a key.
 const MOST_PATH: usize = 200;
 
+const NO_TIMERS: &str =
+    "Redis needs a tokio runtime with timers; make one with #[tokio::main] or enable_all()";
+
 /// What names a key.
 pub(crate) type DigestFn = fn(&[u8]) -> [u8; 16];
 
@@ -137,8 +140,7 @@ impl RedisStore {
             return;
         };
         if !timer::is_there() {
-            self.connections
-                .cannot_start("the runtime has no timers; build it with enable_all()");
+            self.connections.cannot_start(NO_TIMERS);
             return;
         }
         for (index, keeper) in keepers.iter_mut().enumerate() {
@@ -275,6 +277,10 @@ impl RedisStore {
 
     async fn wait_until_up(&self) -> Result<(), StoreError> {
         self.start();
+        // Nothing could end the waiting.
+        if !timer::is_there() {
+            return Err(StoreError::new(NO_TIMERS));
+        }
         within(CONNECT, self.connections.until_up()).await;
         if self.connections.is_closed() {
             return Err(StoreError::new("the store was closed"));

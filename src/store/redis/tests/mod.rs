@@ -1,7 +1,6 @@
 //! Against a redis-server of their own.
 
 use std::{
-    future::Future,
     io::Read,
     net::TcpListener,
     sync::{Arc, Mutex},
@@ -357,6 +356,8 @@ fn a_runtime_without_timers_is_told_to_have_them() {
         panic!("{link:?}");
     };
     assert!(why.contains("enable_all()"), "{why}");
+    let error = runtime.block_on(store.connect()).unwrap_err();
+    assert!(error.to_string().contains("enable_all()"), "{error}");
 }
 
 #[tokio::test]
