@@ -19,7 +19,7 @@ struct Golden {
 
 enum Expected {
     Response {
-        head: StoredHead,
+        head: Box<StoredHead>,
         fields: HeaderMap,
         body: Vec<u8>,
     },
@@ -41,7 +41,11 @@ fn response(
     Golden {
         name,
         frame: encode_response(KEY, &head, RESPONSE_TIME, (WRITER, SEQUENCE), &body),
-        expected: Expected::Response { head, fields, body },
+        expected: Expected::Response {
+            head: Box::new(head),
+            fields,
+            body,
+        },
     }
 }
 
