@@ -9,6 +9,7 @@
 use std::{fs, path::Path};
 
 use super::{tests::*, *};
+use crate::fuzzing::KEY;
 
 /// A name, what is written, and what has to be read.
 struct Golden {
@@ -26,7 +27,6 @@ enum Expected {
     Rule(Vec<HeaderName>),
 }
 
-const KEY: &[u8] = b"\x01\x0bexample.com\x02\x05/page\xff";
 const RESPONSE_TIME: Millis = 1_767_268_800_123;
 const WRITER: u64 = 0x0123_4567_89ab_cdef;
 const SEQUENCE: u64 = 42;
