@@ -5,6 +5,8 @@
 //! where a promise is broken.
 #![allow(missing_docs, clippy::print_stdout)]
 
+mod support;
+
 use std::{
     alloc::System,
     convert::Infallible,
@@ -20,6 +22,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body_util::{Empty, Full};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+use support::{Row, is_listed, report};
 use tower::{Layer, Service};
 use tower_response_cache::{Cache, ResponseCacheLayer};
 
@@ -239,14 +242,6 @@ where
     now(service.call(request)).unwrap_or_else(|never| match never {})
 }
 
-struct Row {
-    name: &'static str,
-    reference: f64,
-    figure: f64,
-    /// `None`: shown, not promised.
-    bound: Option<f64>,
-}
-
 fn main() -> ExitCode {
     let names = [
         "hit_time",
@@ -256,10 +251,7 @@ fn main() -> ExitCode {
         "bypass_allocations",
         "miss_time",
     ];
-    if std::env::args().any(|argument| argument == "--list") {
-        for name in names {
-            println!("{name}: benchmark");
-        }
+    if is_listed(&names) {
         return ExitCode::SUCCESS;
     }
     let plain = |size| Plain(Handler { size });
@@ -375,27 +367,5 @@ fn main() -> ExitCode {
             bound: None,
         },
     ];
-    println!(
-        "\n{:<22} {:>10} {:>10} {:>10}",
-        "promise", "reference", "figure", "bound"
-    );
-    let mut kept = true;
-    for row in rows {
-        let holds = row.bound.is_none_or(|bound| row.figure <= bound);
-        kept &= holds;
-        let mark = if holds { "" } else { "  broken" };
-        let bound = row
-            .bound
-            .map_or("-".to_owned(), |bound| format!("{bound:.1}"));
-        println!(
-            "{:<22} {:>10.1} {:>10.1} {bound:>10}{mark}",
-            row.name, row.reference, row.figure
-        );
-    }
-    let is_checked = std::env::args().any(|argument| argument == "--check");
-    if kept || !is_checked {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    report(&rows)
 }

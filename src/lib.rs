@@ -100,6 +100,9 @@ pub use body::{BodyError, ResponseBody};
 pub use builder::CacheBuilder;
 pub use cache::Cache;
 pub use clock::Clock;
+#[cfg(any(fuzzing, feature = "test-util", test))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "test-util")]
 mod test_util;
 #[cfg(any(feature = "test-util", test))]

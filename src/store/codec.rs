@@ -226,6 +226,19 @@ fn finish_head(out: &mut BytesMut) {
     out[CHECKSUM..COVERED].copy_from_slice(&checksum.to_le_bytes());
 }
 
+/// Gives the head of a changed frame the right checksum, as a writer with a mistake would.
+#[cfg(any(fuzzing, feature = "test-util", test))]
+pub(crate) fn make_right(frame: &mut [u8]) {
+    let Some(length) = frame.get(HEAD - 4..HEAD) else {
+        return;
+    };
+    let length = u32::from_le_bytes(length.try_into().expect("4 bytes")) as usize;
+    if let Some(covered) = frame.get(COVERED..HEAD.saturating_add(length)) {
+        let checksum = XxHash3_64::oneshot(covered);
+        frame[CHECKSUM..COVERED].copy_from_slice(&checksum.to_le_bytes());
+    }
+}
+
 fn put_short(out: &mut BytesMut, bytes: &[u8]) {
     out.put_u16_le(bytes.len() as u16);
     out.put_slice(bytes);

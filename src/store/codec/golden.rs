@@ -9,6 +9,7 @@
 use std::{fs, path::Path};
 
 use super::{tests::*, *};
+use crate::fuzzing::KEY;
 
 /// A name, what is written, and what has to be read.
 struct Golden {
@@ -19,14 +20,13 @@ struct Golden {
 
 enum Expected {
     Response {
-        head: StoredHead,
+        head: Box<StoredHead>,
         fields: HeaderMap,
         body: Vec<u8>,
     },
     Rule(Vec<HeaderName>),
 }
 
-const KEY: &[u8] = b"\x01\x0bexample.com\x02\x05/page\xff";
 const RESPONSE_TIME: Millis = 1_767_268_800_123;
 const WRITER: u64 = 0x0123_4567_89ab_cdef;
 const SEQUENCE: u64 = 42;
@@ -41,7 +41,11 @@ fn response(
     Golden {
         name,
         frame: encode_response(KEY, &head, RESPONSE_TIME, (WRITER, SEQUENCE), &body),
-        expected: Expected::Response { head, fields, body },
+        expected: Expected::Response {
+            head: Box::new(head),
+            fields,
+            body,
+        },
     }
 }
 

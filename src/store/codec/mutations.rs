@@ -160,18 +160,6 @@ fn mutate(random: &mut Random, frame: &mut Vec<u8>, other: &[u8]) {
     }
 }
 
-/// As a writer with a mistake would: what is changed gets right checksums.
-fn make_right(frame: &mut [u8]) {
-    let Some(length) = frame.get(HEAD - 4..HEAD) else {
-        return;
-    };
-    let length = u32::from_le_bytes(length.try_into().expect("4 bytes")) as usize;
-    if let Some(covered) = frame.get(COVERED..HEAD.saturating_add(length)) {
-        let checksum = XxHash3_64::oneshot(covered);
-        frame[CHECKSUM..COVERED].copy_from_slice(&checksum.to_le_bytes());
-    }
-}
-
 #[test]
 fn no_mutated_frame_is_served() {
     let count = std::env::var("MUTATIONS")

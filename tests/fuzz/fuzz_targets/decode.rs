@@ -1,0 +1,4 @@
+//! Whatever a store returns is decoded or refused.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| tower_response_cache::fuzzing::check(data));
