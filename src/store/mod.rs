@@ -236,10 +236,10 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         Link::Up
     }
 
-    /// Answers do not come: connections should be made anew.
+    /// An answer cannot have been that to its question: connections should be made anew.
     fn renew(&self) {}
 
-    /// An answer was that to another question: the link should be looked at, and made anew if it
-    /// mixes answers up.
+    /// A frame of another key was read: the link should be looked at, and made anew if it is the
+    /// one that mixes things up.
     fn check(&self) {}
 }

@@ -571,13 +571,11 @@ impl Inner {
             return;
         };
         self.note(&error);
-        let change = permit.failed();
-        if change == Change::Opened {
-            tracing::warn!(target: "tower_response_cache", "the remote store is left alone: its {which} fail: {error}");
-        }
-        let is_link = !matches!(error.kind(), StoreErrorKind::Refused);
-        if is_link && matches!(change, Change::Opened | Change::Reopened) {
+        if error.kind() == StoreErrorKind::Mismatched {
             self.store.renew();
+        }
+        if permit.failed() == Change::Opened {
+            tracing::warn!(target: "tower_response_cache", "the remote store is left alone: its {which} fail: {error}");
         }
     }
 
