@@ -34,6 +34,9 @@ struct Inside {
     fails: AtomicBool,
     hangs: AtomicBool,
     never_ends: AtomicBool,
+    panics: AtomicBool,
+    refuses_writes: AtomicBool,
+    yields: AtomicUsize,
     link: Mutex<Option<Link>>,
     time: Mutex<Option<SystemTime>>,
 }
@@ -90,6 +93,21 @@ impl FakeStore {
         self.0.hangs.store(hangs, Ordering::SeqCst);
     }
 
+    /// From now on every read, write or deletion panics, or no longer.
+    pub fn panic(&self, panics: bool) {
+        self.0.panics.store(panics, Ordering::SeqCst);
+    }
+
+    /// From now on it declines to be written, or no longer.
+    pub fn refuse_writes(&self, refuses: bool) {
+        self.0.refuses_writes.store(refuses, Ordering::SeqCst);
+    }
+
+    /// So often everybody else has a turn before it answers.
+    pub fn yield_before_answers(&self, times: usize) {
+        self.0.yields.store(times, Ordering::SeqCst);
+    }
+
     /// Connecting and closing never come to an end.
     pub fn never_end(&self) {
         self.0.never_ends.store(true, Ordering::SeqCst);
@@ -120,6 +138,10 @@ impl FakeStore {
         if self.0.hangs.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
+        for _ in 0..self.0.yields.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+        }
+        assert!(!self.0.panics.load(Ordering::SeqCst), "told to panic");
         self.failure()
     }
 
@@ -160,6 +182,9 @@ impl Store for FakeStore {
         Box::pin(async move {
             self.0.writes.fetch_add(1, Ordering::SeqCst);
             self.trouble().await?;
+            if self.0.refuses_writes.load(Ordering::SeqCst) {
+                return Err(StoreError::refused("told to refuse"));
+            }
             let length = key.bytes().len();
             self.0.longest_key.fetch_max(length, Ordering::SeqCst);
             self.frames().insert(key.bytes().to_vec(), (frame, until));
