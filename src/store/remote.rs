@@ -529,9 +529,10 @@ impl Inner {
         }
     }
 
-    /// Leaves a job undone. A deletion is owed, and tried until it is done.
+    /// Leaves a job undone. A deletion is owed, and tried until it is done or all is over.
     fn give_up(&self, sending: Sending<Job>, job: Job) {
-        if job.owes_deletion || matches!(job.what, What::Delete) {
+        let is_owed = job.owes_deletion || matches!(job.what, What::Delete);
+        if is_owed && self.store.link() != Link::Closed {
             let job = Job {
                 what: What::Delete,
                 ..job
