@@ -433,3 +433,20 @@ async fn an_invalidation_during_the_look_up_wins() {
     assert_eq!(request.await.text(), "2 GET /a");
     assert_eq!(get(&app, "/a").await.text(), "2 GET /a");
 }
+
+#[tokio::test]
+async fn a_seal_that_panics_fails_no_request() {
+    let (store, clock) = (FakeStore::default(), ManualClock::new());
+    let origin = Origin::with_fields(&[]);
+    let cache = builder(&store, &clock)
+        .memory_ttl(Duration::ZERO)
+        .seal(|frame| frame, |_| panic!("told to panic"))
+        .build()
+        .unwrap();
+    let app = origin.behind(&ResponseCacheLayer::new(&cache));
+    get(&app, "/a").await;
+    settle().await;
+    assert!(get(&app, "/a").await.is_hit(), "from memory");
+    assert_eq!(store.writes(), 1);
+    assert_eq!(cache.stats().store_errors(), 1);
+}
