@@ -192,6 +192,11 @@ impl Store for Elsewhere {
         let _guard = runtime().enter();
         self.0.renew();
     }
+
+    fn check(&self) {
+        let _guard = runtime().enter();
+        self.0.check();
+    }
 }
 
 /// Notes once for each test program that Redis was read, or written, in the file that

@@ -29,6 +29,7 @@ struct Inside {
     connects: AtomicUsize,
     closes: AtomicUsize,
     renewals: AtomicUsize,
+    checks: AtomicUsize,
     longest_key: AtomicUsize,
     cut: AtomicUsize,
     fails: AtomicBool,
@@ -66,6 +67,11 @@ impl FakeStore {
     /// How often its connections were to be made anew.
     pub fn renewals(&self) -> usize {
         self.0.renewals.load(Ordering::SeqCst)
+    }
+
+    /// How often its link was to be looked at.
+    pub fn checks(&self) -> usize {
+        self.0.checks.load(Ordering::SeqCst)
     }
 
     /// The length of the longest key that was written.
@@ -221,5 +227,9 @@ impl Store for FakeStore {
 
     fn renew(&self) {
         self.0.renewals.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn check(&self) {
+        self.0.checks.fetch_add(1, Ordering::SeqCst);
     }
 }
