@@ -50,6 +50,12 @@ fn build_examples(profile: &Path) {
     };
     let mut build = Command::new(cargo);
     build.args(["build", "--quiet", "--examples"]);
+    // As this test was built: what it starts can do the same.
+    if cfg!(feature = "redis-tls") {
+        build.args(["--features", "redis-tls"]);
+    } else if cfg!(feature = "redis") {
+        build.args(["--features", "redis"]);
+    }
     match profile.file_name().and_then(OsStr::to_str) {
         None | Some("debug") => {}
         Some(other) => {
