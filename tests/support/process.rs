@@ -196,6 +196,11 @@ impl Running {
         status.and_then(|status| status.code())
     }
 
+    /// All that stdout said, of a program that has ended.
+    pub(crate) fn all_lines(&mut self) -> String {
+        self.finished(None).stdout
+    }
+
     pub(crate) fn has_ended(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(Some(_)))
     }
