@@ -57,7 +57,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tower::util::MapResponse;
 use tower::{Layer, Service, ServiceExt};
-use tower_response_cache::{Cache, ResponseCacheLayer};
+use tower_response_cache::{Cache, CacheBuilder, ResponseCacheLayer};
 
 const HELP: &str = "\
 A caching reverse proxy in front of one HTTP/1.1 server.
@@ -71,12 +71,15 @@ Usage: reverse_proxy --listen ADDRESS --origin URL [OPTIONS]
                      0 stores no such response [60]
   --memory MIB       the room for stored responses [64]
   --max-body BYTES   the largest body that is stored [1048576]
-  --redis URL        comes with a later version
-  --namespace NAME   comes with a later version
+  --redis URL        a Redis behind the memory, shared with other proxies of this origin,
+                     as in redis://127.0.0.1:6379; needs a build with `--features redis`
+  --namespace NAME   begins the keys there; proxies that share have the same
+                     [reverse_proxy:HOST:PORT, with host and port of the origin]
   --help             show this
 
 Prints `listening on http://ADDRESS` when it is ready. SIGTERM or ctrl-c end it: no new
-connection is taken, and requests under way get 10 seconds to finish.
+connection is taken, and requests under way get 10 seconds to finish. Without Redis it goes on
+from memory, says so on a line, and uses Redis as soon as it is there.
 ";
 
 /// How long requests under way may take to finish once the end is asked for.
@@ -409,10 +412,21 @@ async fn main() -> ExitCode {
         }
         Err(sentence) => return fail(2, &sentence),
     };
-    let cache = match Cache::builder().memory(options.memory).build() {
+    let mut builder = Cache::builder().memory(options.memory);
+    if let Some((url, namespace)) = &options.redis {
+        builder = match with_redis(builder, url, namespace) {
+            Ok(builder) => builder,
+            Err(sentence) => return fail(2, sentence),
+        };
+        log_changes();
+    }
+    let cache = match builder.build() {
         Ok(cache) => cache,
-        Err(error) => return fail(2, &format!("--memory cannot be used as it is: {error}.")),
+        Err(error) => return fail(2, &format!("The options cannot be used: {error}.")),
     };
+    // Before there is a client, so that the first one may have a hit already. Without Redis it goes
+    // on: the cache itself has said why, and keeps trying.
+    let _ = cache.connect().await;
     let listener = match TcpListener::bind(&options.listen).await {
         Ok(listener) => listener,
         Err(error) => {
@@ -535,6 +549,32 @@ fn end_asked_for() -> io::Result<impl Future<Output = ()>> {
     })
 }
 
+/// Redis behind the memory.
+#[cfg(feature = "redis")]
+fn with_redis(
+    builder: CacheBuilder,
+    url: &str,
+    namespace: &str,
+) -> Result<CacheBuilder, &'static str> {
+    Ok(builder.redis(url, namespace))
+}
+
+#[cfg(not(feature = "redis"))]
+fn with_redis(_: CacheBuilder, _: &str, _: &str) -> Result<CacheBuilder, &'static str> {
+    Err("This build cannot do --redis: build it with `--features redis`, or leave --redis out.")
+}
+
+/// What the cache says of Redis, a line for each change, goes to stderr with the rest.
+fn log_changes() {
+    tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_target(false)
+        .without_time()
+        // Where nobody reads stderr any more, that is no reason to panic.
+        .log_internal_errors(false)
+        .init();
+}
+
 /// One line on stderr, with all causes. (`eprintln!` would panic where nobody reads stderr any more.)
 fn log(error: &dyn Error) {
     let mut line = error.to_string();
@@ -561,6 +601,8 @@ struct Options {
     ttl: Duration,
     memory: u64,
     max_body: u64,
+    /// URL and namespace.
+    redis: Option<(String, String)>,
 }
 
 /// Each option with a value that could be given to it, to be shown where one is missing or wrong.
@@ -607,11 +649,6 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Option<Options>, S
         }
     }
 
-    for later in ["--redis", "--namespace"] {
-        if given.contains_key(later) {
-            return Err(format!("This version cannot do {later} yet: leave it out."));
-        }
-    }
     match given.get("--preset").map(String::as_str) {
         None | Some("default") => {}
         Some("rfc9111") => {
@@ -657,6 +694,14 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Option<Options>, S
     if memory == 0 {
         return Err("A cache needs room: give --memory at least 1.".to_owned());
     }
+    let redis = match (given.get("--redis"), given.get("--namespace")) {
+        (None, None) => None,
+        (None, Some(_)) => {
+            return Err("--namespace is for Redis: add --redis, or leave it out.".to_owned());
+        }
+        (Some(url), Some(namespace)) => Some((url.clone(), namespace.clone())),
+        (Some(url), None) => Some((url.clone(), namespace_of(&origin)?)),
+    };
     Ok(Some(Options {
         listen,
         origin,
@@ -665,7 +710,25 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Option<Options>, S
             .checked_mul(1024 * 1024)
             .ok_or_else(|| format!("No machine has {memory} MiB: give --memory less."))?,
         max_body: number("--max-body", 1024 * 1024)?,
+        redis,
     }))
+}
+
+/// Where nobody named one: each origin has its own, so that two proxies with one Redis never answer
+/// for each other's origin.
+fn namespace_of(origin: &Authority) -> Result<String, String> {
+    let port = origin.port_u16().unwrap_or(80);
+    let mut namespace = format!("reverse_proxy:{}:{port}", origin.host());
+    // The brackets of an IPv6 address cannot be part of it.
+    namespace.retain(|sign| sign.is_ascii_alphanumeric() || "._-:".contains(sign));
+    if namespace.len() > 64 {
+        return Err(
+            "The name of the origin is too long to begin Redis keys: add --namespace, \
+             as in --namespace shop."
+                .to_owned(),
+        );
+    }
+    Ok(namespace)
 }
 
 /// The origin is scheme, host and port. A path would have to be taken off and put on again in

@@ -50,6 +50,12 @@ fn build_examples(profile: &Path) {
     };
     let mut build = Command::new(cargo);
     build.args(["build", "--quiet", "--examples"]);
+    // As this test was built: what it starts can do the same.
+    if cfg!(feature = "redis-tls") {
+        build.args(["--features", "redis-tls"]);
+    } else if cfg!(feature = "redis") {
+        build.args(["--features", "redis"]);
+    }
     match profile.file_name().and_then(OsStr::to_str) {
         None | Some("debug") => {}
         Some(other) => {
@@ -188,6 +194,11 @@ impl Running {
             status.is_some()
         });
         status.and_then(|status| status.code())
+    }
+
+    /// All that stdout said, of a program that has ended.
+    pub(crate) fn all_lines(&mut self) -> String {
+        self.finished(None).stdout
     }
 
     pub(crate) fn has_ended(&mut self) -> bool {

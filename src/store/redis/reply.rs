@@ -86,7 +86,7 @@ pub(super) fn store_error(error: &Error) -> StoreError {
         ErrorKind::Protocol | ErrorKind::Parse => StoreError::mismatched(error.details()),
         _ => StoreError::new(format!(
             "the connection to Redis broke: {}",
-            error.details()
+            in_words(error.details())
         )),
     }
 }
@@ -143,9 +143,24 @@ pub(super) fn describe(error: &Error, target: &Target) -> String {
         ErrorKind::Tls => format!(
             "no TLS with {at}: {details}; check the certificate of Redis, or use redis:// without TLS"
         ),
-        _ => format!(
-            "no connection to Redis at {at}: {details}; \
-             check that it runs there and that host and port are right"
-        ),
+        _ => {
+            let place = match at.starts_with('/') {
+                true => "the path of its socket is",
+                false => "host and port are",
+            };
+            let details = in_words(details);
+            format!(
+                "no connection to Redis at {at}: {details}; \
+                 check that it runs there and that {place} right"
+            )
+        }
     }
+}
+
+/// fred tells an error of the system as `Os { code: 111, .., message: "Connection refused" }`.
+fn in_words(details: &str) -> &str {
+    let message = details.split_once("message: \"");
+    message
+        .and_then(|(_, rest)| rest.split_once('"'))
+        .map_or(details, |(message, _)| message)
 }
