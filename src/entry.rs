@@ -99,7 +99,8 @@ pub(crate) struct Entry {
     pub(crate) origin: Origin,
     /// The generation of the log at which the entry was found usable.
     checked: AtomicU64,
-    /// Until when memory answers with it on its own, where a remote store has it, too.
+    /// Until when memory answers with it on its own, where a remote store has it, too; and 1 more,
+    /// so that no time is [`GONE`].
     memory_until: AtomicU64,
 }
 
@@ -119,18 +120,24 @@ impl Entry {
     /// Without this call, which is made when the remote store is known to have it, memory answers
     /// as if there were no such store.
     pub(crate) fn answer_until(&self, until: Millis) {
-        self.memory_until.store(until, Ordering::Relaxed);
+        self.memory_until
+            .store(until.saturating_add(1), Ordering::Relaxed);
     }
 
     /// Whether the remote store is to be asked before this is used.
     #[inline]
     pub(crate) fn is_due(&self, now: Millis) -> bool {
-        now >= self.memory_until.load(Ordering::Relaxed)
+        now.saturating_add(1) >= self.memory_until.load(Ordering::Relaxed)
+    }
+
+    /// Whether memory could answer on its own at that time, its last moment included.
+    pub(crate) fn was_good_at(&self, time: Millis) -> bool {
+        !self.is_gone() && time < self.memory_until.load(Ordering::Relaxed)
     }
 
     /// The remote store has it no more: another node deleted it, or there was no room.
     pub(crate) fn set_gone(&self) {
-        self.answer_until(GONE);
+        self.memory_until.store(GONE, Ordering::Relaxed);
     }
 
     pub(crate) fn is_gone(&self) -> bool {

@@ -77,7 +77,7 @@ where
         let patience = after(self.settings.wait_timeout);
         for round in 0..MAX_ROUNDS {
             if round > 0 {
-                if let Some(hit) = self.pending.look() {
+                if let Some(hit) = self.pending.look_again() {
                     return Ok(self.hit(hit));
                 }
             }
@@ -128,7 +128,7 @@ where
                 }
                 Joined::Full => {}
             }
-            if let Some(hit) = self.pending.look() {
+            if let Some(hit) = self.pending.look_again() {
                 return Ok(self.hit(hit));
             }
         }
@@ -273,7 +273,7 @@ where
         self.lead.set(Some(deadline));
         if self.pending.may_fetch() {
             self.pending.fetch(guard.flight().origin()).await;
-            if let Some(hit) = self.pending.look() {
+            if let Some(hit) = self.pending.look_again() {
                 guard.end(Ending::Look, Vec::new());
                 return Ok(self.hit(hit));
             }

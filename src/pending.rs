@@ -10,7 +10,7 @@ use crate::{
     admission::Lookup,
     answer::{Hit, may_answer},
     cache::{Cache, Standing},
-    entry::{Entry, Origin},
+    entry::{Entry, Millis, Origin},
     flight::{FlightId, Joined, Purpose, Terms, Ticket},
     head::HeadRef,
     headers::Forwarded,
@@ -45,6 +45,8 @@ pub(crate) struct Pending {
     pub(crate) no_cache: bool,
     /// Fills up to this number started before the request came.
     pub(crate) arrived: u64,
+    /// When the request came, on the cache's clock.
+    came: Millis,
     pub(crate) personal: Option<Reason>,
     pub(crate) authorization: bool,
     /// Why the request may neither wait for others nor have them wait: it is personal, and nothing
@@ -115,6 +117,7 @@ impl Pending {
             is_head: lookup.is_head,
             no_cache: lookup.directives.no_cache,
             arrived: settings.cache.latest_fill(),
+            came: settings.cache.now(),
             personal: lookup.personal,
             authorization: lookup.authorization,
             alone: lookup.personal.filter(|_| !is_shareable),
@@ -214,6 +217,16 @@ impl Pending {
 
     /// What has been stored since the request was looked up.
     pub(crate) fn look(&self) -> Option<Hit> {
+        self.look_for(|_| false)
+    }
+
+    /// The same after the remote store was asked, by this request or by one that it waited for:
+    /// what is good since the request came is good for it, however short memory answers on its own.
+    pub(crate) fn look_again(&self) -> Option<Hit> {
+        self.look_for(|entry| entry.was_good_at(self.came))
+    }
+
+    fn look_for(&self, is_good: impl FnOnce(&Entry) -> bool) -> Option<Hit> {
         let Found::Entry(entry) = self
             .cache
             .memory()
@@ -224,7 +237,7 @@ impl Pending {
         let now = self.cache.now();
         let is_usable = entry.head.lifetime.is_fresh(now)
             && entry.is_usable(self.cache.log())
-            && self.cache.standing(&entry, now) == Standing::Good
+            && (is_good(&entry) || self.cache.standing(&entry, now) == Standing::Good)
             && may_answer(&entry.head, self.personal)
             && (!self.no_cache || entry.origin.fill > self.arrived);
         is_usable.then_some(Hit { entry, now })
