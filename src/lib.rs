@@ -41,6 +41,7 @@
 //! # Where to look
 //!
 //! - [`docs::rules`]: what is stored, for whom, and for how long, one rule per line.
+//! - [`docs::redis`]: one cache for several processes.
 //! - [`ResponseCacheLayer`]: the options of a route. [`Cache`]: the shared handle.
 //! - [`CachePolicy`], [`Selector`], [`Query`], [`Credentials`]: what options and handlers take.
 //! - [`Stats`], [`Reason`], [`FrameFault`]: what happened, and why.
@@ -51,6 +52,8 @@
 //! | feature | default | what it brings | what it costs |
 //! |---|---|---|---|
 //! | `axum` | yes | nested routers are told apart, warnings name the route, [`CachePolicy`] as part of an answer | nothing over axum itself |
+//! | `redis` | no | `Cache::redis`: Redis or Valkey as the second tier, see [`docs::redis`] | some 70 crates |
+//! | `redis-tls` | no | the same over TLS | rustls and ring, some 10 crates more |
 //! | `test-util` | no | `ManualClock`, `assert_cached!` | nothing at run time |
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::print_stdout))]
 
