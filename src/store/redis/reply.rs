@@ -136,7 +136,7 @@ pub(super) fn describe(error: &Error, target: &Target) -> String {
              and that Redis runs and can be reached from here"
         ),
         ErrorKind::Protocol | ErrorKind::Parse => {
-            format!("what answers at {at} is not Redis; check host and port ({details})")
+            format!("what answers at {at} is not Redis; check host and port")
         }
         ErrorKind::Config => format!("Redis at {at} cannot be used: {details}"),
         #[cfg(feature = "redis-tls")]
