@@ -50,7 +50,7 @@ impl Job {
     /// Makes the entry, visible to everybody when this returns.
     fn store(&self, guard: &Guard, body: Bytes) -> Arc<Entry> {
         let head = self.shared.head.clone();
-        let entry = Arc::new(Entry::new(head, body, guard.flight().origin));
+        let entry = Arc::new(Entry::new(head, body, guard.flight().origin()));
         if self.is_stored {
             self.cache
                 .store(&self.place, &self.shared.rule, entry.clone());

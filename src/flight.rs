@@ -12,7 +12,10 @@ use std::{
     collections::HashMap,
     fmt,
     hash::{Hash, Hasher},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll, Waker},
     time::Instant,
 };
@@ -110,7 +113,9 @@ struct State {
 
 /// A fill under way.
 pub(crate) struct Flight {
-    pub(crate) origin: Origin,
+    origin: Origin,
+    /// That of the origin, raised when the fill begins later than the flight.
+    sequence: AtomicU64,
     started: Instant,
     state: Mutex<State>,
 }
@@ -147,6 +152,7 @@ pub(crate) enum Next {
 impl Flight {
     pub(crate) fn new(origin: Origin, started: Instant) -> Arc<Self> {
         Arc::new(Self {
+            sequence: AtomicU64::new(origin.sequence),
             origin,
             started,
             state: Mutex::new(State {
@@ -159,6 +165,19 @@ impl Flight {
                 abandoned: None,
             }),
         })
+    }
+
+    /// Of what this flight brings.
+    pub(crate) fn origin(&self) -> Origin {
+        Origin {
+            sequence: self.sequence.load(Ordering::Acquire),
+            ..self.origin
+        }
+    }
+
+    /// The inner service was not called before now: no earlier invalidation concerns its answer.
+    pub(crate) fn begin_fill(&self, sequence: u64) {
+        self.sequence.store(sequence, Ordering::Release);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -470,7 +489,7 @@ impl Table {
     ) -> Joined {
         let mut piece = self.piece(id);
         if let Some(flight) = piece.get(id) {
-            if (terms.is_current)(&flight.origin, flight.started) && !flight.is_over() {
+            if (terms.is_current)(&flight.origin(), flight.started) && !flight.is_over() {
                 let is_early = flight.origin.fill <= terms.after;
                 return match flight.ticket() {
                     Some(ticket) if is_early => Joined::Behind(ticket),
@@ -494,7 +513,7 @@ impl Table {
         let piece = self.piece(id);
         let flight = piece.get(id)?;
         let answers = flight.origin.fill > terms.after
-            && (terms.is_current)(&flight.origin, flight.started)
+            && (terms.is_current)(&flight.origin(), flight.started)
             && !flight.is_over();
         if answers { flight.ticket() } else { None }
     }

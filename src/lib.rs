@@ -45,15 +45,16 @@
 //! - [`ResponseCacheLayer`]: the options of a route. [`Cache`]: the shared handle.
 //! - [`CachePolicy`], [`Selector`], [`Query`], [`Credentials`]: what options and handlers take.
 //! - [`Stats`], [`Reason`], [`FrameFault`]: what happened, and why.
-//! - [`Store`]: what a store outside of this process has to be.
+//! - [`Store`]: what a store outside of this process has to be; [`Health`] and [`RemoteStats`]: how
+//!   the link to it is doing.
 //!
 //! # Features
 //!
 //! | feature | default | what it brings | what it costs |
 //! |---|---|---|---|
 //! | `axum` | yes | nested routers are told apart, warnings name the route, [`CachePolicy`] as part of an answer | nothing over axum itself |
-//! | `redis` | no | `Cache::redis`: Redis or Valkey as the second tier, see [`docs::redis`] | some 70 crates |
-//! | `redis-tls` | no | the same over TLS | rustls and ring, some 10 crates more |
+//! | `redis` | no | [`Cache::redis`](crate::Cache): Redis or Valkey as the second tier behind memory | `fred` and what it needs: 77 crates over axum, a third of them for URLs |
+//! | `redis-tls` | no | the same over TLS | rustls with ring, 10 crates more, and a C compiler |
 //! | `test-util` | no | `ManualClock`, `assert_cached!` | nothing at run time |
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::print_stdout))]
 

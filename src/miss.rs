@@ -118,7 +118,7 @@ where
         if self.pending.may_fetch() {
             match self.pending.join_look_up() {
                 Joined::Lead(guard) => {
-                    self.pending.fetch(guard.flight().origin).await;
+                    self.pending.fetch(guard.flight().origin()).await;
                     guard.end(Ending::Look, Vec::new());
                 }
                 Joined::Follow(ticket) | Joined::Behind(ticket) => {
@@ -272,11 +272,14 @@ where
         let deadline = after(self.settings.fill_timeout);
         self.lead.set(Some(deadline));
         if self.pending.may_fetch() {
-            self.pending.fetch(guard.flight().origin).await;
+            self.pending.fetch(guard.flight().origin()).await;
             if let Some(hit) = self.pending.look() {
                 guard.end(Ending::Look, Vec::new());
                 return Ok(self.hit(hit));
             }
+            guard
+                .flight()
+                .begin_fill(self.pending.cache.log().sequence());
         }
         self.fill(guard, deadline, None).await
     }

@@ -122,7 +122,7 @@ mod tests {
         let name = CONTENT_TYPE;
         let value: HeaderValue = "text/x-interned".parse().unwrap();
         let first = interned(&name, &value).unwrap();
-        let second = interned(&name, &value.clone()).unwrap();
+        let second = interned(&name, &value).unwrap();
         assert_eq!(first.as_bytes().as_ptr(), second.as_bytes().as_ptr());
         assert!(interned(&http::header::ETAG, &value).is_none());
         let long: HeaderValue = "a".repeat(200).parse().unwrap();

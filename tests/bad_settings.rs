@@ -166,7 +166,7 @@ async fn the_smallest_memory_that_is_taken_keeps_something() {
 
 #[tokio::test]
 async fn a_body_that_fits_no_memory_arrives_intact() {
-    let cache = Cache::builder().memory(64 << 10).build().unwrap();
+    let cache = support::builder().memory(64 << 10).build().unwrap();
     let body: bytes::Bytes = (0..1_000_000).map(|i| (i % 251) as u8).collect();
     let whole = body.clone();
     let origin = Origin::new(move |_, request| {

@@ -14,7 +14,7 @@ use support::{
 };
 use tokio::sync::Semaphore;
 use tower::{Layer, Service, ServiceExt};
-use tower_response_cache::{Cache, Reason, ResponseCacheLayer, Selector};
+use tower_response_cache::{Reason, ResponseCacheLayer, Selector};
 
 #[tokio::test(start_paused = true)]
 async fn different_keys_do_not_wait_for_each_other() {
@@ -372,7 +372,7 @@ async fn a_future_that_is_never_polled_leaves_nothing_behind() {
 
 #[tokio::test(start_paused = true)]
 async fn caches_do_not_share_flights() {
-    let (one, two) = (Cache::in_memory(), Cache::in_memory());
+    let (one, two) = (support::in_memory(), support::in_memory());
     let (permits, inner, service) = held(ResponseCacheLayer::new(&one));
     let other = ResponseCacheLayer::new(&two).layer(inner.clone());
     let of_one = client(&service, page()).await;

@@ -41,7 +41,7 @@ impl Server {
         let script: Script = Arc::new(script);
         let calls = Arc::<AtomicUsize>::default();
         let counting = calls.clone();
-        let cache = Cache::in_memory();
+        let cache = support::in_memory();
         let service = tower::service_fn(move |request| {
             let call = counting.fetch_add(1, Ordering::SeqCst) + 1;
             std::future::ready(Ok::<_, Infallible>(script(call, request)))
@@ -360,7 +360,7 @@ async fn trailers_reach_the_client_on_http_2() {
 async fn an_axum_server_around_which_the_layer_stands_answers_from_the_store() {
     use axum::{Router, ServiceExt, routing::get};
 
-    let cache = Cache::in_memory();
+    let cache = support::in_memory();
     let calls = Arc::<AtomicUsize>::default();
     let counting = calls.clone();
     let router = Router::new().route(

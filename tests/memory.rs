@@ -81,7 +81,7 @@ fn the_sweeper_starts_again_in_another_runtime() {
 
 #[tokio::test]
 async fn an_entry_too_heavy_for_memory_is_refused_and_counted() {
-    let cache = Cache::builder().memory(256 << 10).build().unwrap();
+    let cache = builder().memory(256 << 10).build().unwrap();
     let origin = Origin::new(|_, _| async { Response::new(Body::from(vec![b'x'; 300 << 10])) });
     let layer = ResponseCacheLayer::new(&cache).max_body_size(10 << 20);
     let app = origin.behind(&layer);
@@ -97,7 +97,7 @@ async fn an_entry_too_heavy_for_memory_is_refused_and_counted() {
 
 #[tokio::test]
 async fn what_is_evicted_is_counted_and_the_bound_holds() {
-    let cache = Cache::builder().memory(1 << 20).build().unwrap();
+    let cache = builder().memory(1 << 20).build().unwrap();
     let origin = Origin::new(|_, _| async { Response::new(Body::from(vec![b'x'; 10_000])) });
     let app = origin.behind(&ResponseCacheLayer::new(&cache));
     for number in 0..500 {

@@ -305,7 +305,7 @@ fn two_parts(size: usize) -> Response<Body> {
 }
 #[tokio::test]
 async fn what_can_never_be_stored_is_not_gathered_first() {
-    let cache = Cache::builder().memory(1 << 20).build().unwrap();
+    let cache = builder().memory(1 << 20).build().unwrap();
     let read = Arc::new(AtomicUsize::new(0));
     let origin = Origin::new({
         let read = read.clone();
@@ -572,7 +572,7 @@ fn a_runtime_without_timers_is_served() {
 #[tokio::test]
 async fn an_ignored_parameter_is_ignored_at_the_root_of_a_nested_router() {
     use axum::{Router, routing::get};
-    let cache = Cache::in_memory();
+    let cache = in_memory();
     let layer = ResponseCacheLayer::new(&cache).query(Query::ignore(["utm_*"]));
     let nested = Router::new().route("/", get(|| async { "x" }).layer(layer));
     let app = Router::new().nest("/api", nested);
@@ -589,7 +589,7 @@ async fn an_ignored_parameter_is_ignored_at_the_root_of_a_nested_router() {
 
 #[tokio::test]
 async fn many_cookies_cost_little() {
-    let cache = Cache::in_memory();
+    let cache = in_memory();
     let origin = Origin::with_fields(&[]);
     let app = origin.behind(&ResponseCacheLayer::new(&cache).ignore_cookies(ANALYTICS_COOKIES));
     get(&app, "/").await;

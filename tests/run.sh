@@ -6,6 +6,19 @@ cd "$(dirname "$0")/.."
 
 say() { printf '\n== %s\n' "$*"; }
 
+say "redis-server"
+if ! command -v redis-server > /dev/null; then
+    echo "redis-server is missing, and tests start their own: installing it"
+    as_root=$([ "$(id -u)" -eq 0 ] || echo sudo)
+    # Unquoted: nothing at all where it is empty.
+    if ! { $as_root apt-get update && $as_root apt-get install --yes --no-install-recommends redis-server; }; then
+        echo "redis-server could not be installed: do that by hand (apt-get install redis-server," >&2
+        echo "brew install redis), then start this again" >&2
+        exit 1
+    fi
+fi
+redis-server --version
+
 say "format"
 cargo fmt --all --check
 
@@ -13,7 +26,7 @@ say "lints, all features"
 cargo clippy --quiet --all-targets --all-features -- -D warnings
 
 say "each feature alone"
-for features in "" axum test-util; do
+for features in "" axum test-util redis redis-tls; do
     echo "features: ${features:-none}"
     cargo clippy --quiet --lib --no-default-features --features "$features" -- -D warnings
 done
@@ -30,6 +43,9 @@ tests/support/count_crates.sh 15
 
 say "unit and integration tests, examples"
 cargo test --quiet --all-features --lib --bins --tests --examples
+
+say "integration tests a second time, on memory and Redis"
+tests/support/second_pass.sh
 
 say "doc tests"
 cargo test --quiet --all-features --doc

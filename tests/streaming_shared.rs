@@ -435,7 +435,7 @@ async fn behind_a_compressing_layer_a_broken_body_is_no_valid_short_answer() {
 
 #[tokio::test(start_paused = true)]
 async fn all_flights_together_buffer_a_quarter_of_the_memory_and_the_rest_streams_to_its_starter() {
-    let cache = Cache::builder().memory(1 << 20).build().unwrap();
+    let cache = support::builder().memory(1 << 20).build().unwrap();
     let hands = Arc::new(Mutex::new(Vec::new()));
     let give = hands.clone();
     let inner: Inner = Inner::new(move |_, _| {

@@ -515,7 +515,7 @@ async fn five_thousand_random_requests_are_answered_as_without_the_layer() {
 #[tokio::test]
 async fn so_are_they_where_memory_is_scarce_and_bodies_are_too_long() {
     let clock = tower_response_cache::ManualClock::new();
-    let cache = Cache::builder()
+    let cache = support::builder()
         .clock(clock.clone())
         .memory(128 << 10)
         .build()

@@ -9,10 +9,14 @@
 
 use std::{
     fmt,
+    future::{Future, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    task::Poll,
     time::{Duration, SystemTime},
 };
 
@@ -217,7 +221,9 @@ impl Remote {
             inner.counters.skipped.raise();
             return Looked::Unknown;
         };
-        let result = match until(ask.deadline, inner.look_up(ask)).await {
+        let panicked = |why| Missing::Store(StoreError::new(why));
+        let look_up = unpanicked(inner.look_up(ask), panicked);
+        let result = match until(ask.deadline, look_up).await {
             Some(result) => result,
             None => Err(Missing::Store(StoreError::timeout(
                 "no answer within 50 ms",
@@ -286,7 +292,13 @@ impl Remote {
     }
 
     pub(crate) async fn connect(&self) -> Result<(), StoreError> {
-        self.inner.store.connect().await
+        let connect = unpanicked(self.inner.store.connect(), StoreError::new);
+        match within(FIRST_LINK + DEADLINE, connect).await {
+            Some(result) => result,
+            None => Err(StoreError::timeout(
+                "the remote store did not answer within 500 ms; the cache works from memory until it does",
+            )),
+        }
     }
 
     /// Sends what waits, as far as that can be done until `end`, and ends the link.
@@ -495,7 +507,8 @@ impl Inner {
             }
             return self.give_up(sending, job);
         };
-        let result = match within(DEADLINE, self.write(sending.key(), &job)).await {
+        let write = unpanicked(self.write(sending.key(), &job), StoreError::new);
+        let result = match within(DEADLINE, write).await {
             Some(result) => result,
             None => Err(StoreError::timeout("nothing was written within 50 ms")),
         };
@@ -516,9 +529,10 @@ impl Inner {
         }
     }
 
-    /// Leaves a job undone. A deletion is owed, and tried until it is done.
+    /// Leaves a job undone. A deletion is owed, and tried until it is done or all is over.
     fn give_up(&self, sending: Sending<Job>, job: Job) {
-        if job.owes_deletion || matches!(job.what, What::Delete) {
+        let is_owed = job.owes_deletion || matches!(job.what, What::Delete);
+        if is_owed && self.store.link() != Link::Closed {
             let job = Job {
                 what: What::Delete,
                 ..job
@@ -594,6 +608,20 @@ impl Inner {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+/// What a store, or a seal, does wrong must not fail a request.
+async fn unpanicked<T, E>(
+    work: impl Future<Output = Result<T, E>>,
+    error: impl Fn(&'static str) -> E,
+) -> Result<T, E> {
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        let poll = AssertUnwindSafe(|| work.as_mut().poll(cx));
+        // A future that has panicked is not polled again.
+        catch_unwind(poll).unwrap_or_else(|_| Poll::Ready(Err(error("the remote store panicked"))))
+    })
+    .await
 }
 
 fn since_1970(time: SystemTime) -> Millis {

@@ -29,11 +29,15 @@ struct Inside {
     connects: AtomicUsize,
     closes: AtomicUsize,
     renewals: AtomicUsize,
+    checks: AtomicUsize,
     longest_key: AtomicUsize,
     cut: AtomicUsize,
     fails: AtomicBool,
     hangs: AtomicBool,
     never_ends: AtomicBool,
+    panics: AtomicBool,
+    refuses_writes: AtomicBool,
+    yields: AtomicUsize,
     link: Mutex<Option<Link>>,
     time: Mutex<Option<SystemTime>>,
 }
@@ -65,6 +69,11 @@ impl FakeStore {
         self.0.renewals.load(Ordering::SeqCst)
     }
 
+    /// How often its link was to be looked at.
+    pub fn checks(&self) -> usize {
+        self.0.checks.load(Ordering::SeqCst)
+    }
+
     /// The length of the longest key that was written.
     pub fn longest_key(&self) -> usize {
         self.0.longest_key.load(Ordering::SeqCst)
@@ -88,6 +97,21 @@ impl FakeStore {
     /// From now on no read, write or deletion is ever answered, or the next ones are again.
     pub fn hang(&self, hangs: bool) {
         self.0.hangs.store(hangs, Ordering::SeqCst);
+    }
+
+    /// From now on every read, write or deletion panics, or no longer.
+    pub fn panic(&self, panics: bool) {
+        self.0.panics.store(panics, Ordering::SeqCst);
+    }
+
+    /// From now on it declines to be written, or no longer.
+    pub fn refuse_writes(&self, refuses: bool) {
+        self.0.refuses_writes.store(refuses, Ordering::SeqCst);
+    }
+
+    /// So often everybody else has a turn before it answers.
+    pub fn yield_before_answers(&self, times: usize) {
+        self.0.yields.store(times, Ordering::SeqCst);
     }
 
     /// Connecting and closing never come to an end.
@@ -120,6 +144,10 @@ impl FakeStore {
         if self.0.hangs.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
+        for _ in 0..self.0.yields.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+        }
+        assert!(!self.0.panics.load(Ordering::SeqCst), "told to panic");
         self.failure()
     }
 
@@ -160,6 +188,9 @@ impl Store for FakeStore {
         Box::pin(async move {
             self.0.writes.fetch_add(1, Ordering::SeqCst);
             self.trouble().await?;
+            if self.0.refuses_writes.load(Ordering::SeqCst) {
+                return Err(StoreError::refused("told to refuse"));
+            }
             let length = key.bytes().len();
             self.0.longest_key.fetch_max(length, Ordering::SeqCst);
             self.frames().insert(key.bytes().to_vec(), (frame, until));
@@ -196,5 +227,9 @@ impl Store for FakeStore {
 
     fn renew(&self) {
         self.0.renewals.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn check(&self) {
+        self.0.checks.fetch_add(1, Ordering::SeqCst);
     }
 }

@@ -1,6 +1,8 @@
 //! What the tests share: an origin that counts its calls, and a short way to ask.
 #![allow(dead_code, unreachable_pub)]
 
+#[cfg(feature = "redis")]
+mod elsewhere;
 pub mod fake_store;
 pub mod fault_proxy;
 pub mod feed;
@@ -24,7 +26,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use tower::{Layer, ServiceExt, util::BoxCloneSyncService};
-use tower_response_cache::{Cache, ManualClock, ResponseCacheLayer};
+use tower_response_cache::{Cache, CacheBuilder, ManualClock, ResponseCacheLayer};
 
 /// A service as an application sees it.
 pub type App = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
@@ -97,10 +99,36 @@ pub fn app(layer: &ResponseCacheLayer, inner: App) -> App {
     }))
 }
 
-/// A cache whose clock stands still.
+/// Whether the tests run on memory and Redis: `TEST_STORE=redis`.
+pub fn is_on_redis() -> bool {
+    match std::env::var("TEST_STORE") {
+        Err(_) => false,
+        Ok(store) if store == "redis" => true,
+        Ok(other) => panic!("TEST_STORE={other} is not known; leave it away, or say redis"),
+    }
+}
+
+/// The builder of a cache in memory; with `TEST_STORE=redis` also in a Redis of its own, which it
+/// is connected to.
+pub fn builder() -> CacheBuilder {
+    if !is_on_redis() {
+        return Cache::builder();
+    }
+    #[cfg(feature = "redis")]
+    return elsewhere::builder();
+    #[cfg(not(feature = "redis"))]
+    panic!("TEST_STORE=redis needs the feature redis: add --all-features");
+}
+
+/// A cache with the defaults, on [`builder`].
+pub fn in_memory() -> Cache {
+    builder().build().expect("the defaults are good")
+}
+
+/// A cache whose clock stands still, on [`builder`].
 pub fn cache() -> (Cache, ManualClock) {
     let clock = ManualClock::new();
-    let cache = Cache::builder()
+    let cache = builder()
         .clock(clock.clone())
         .build()
         .expect("the defaults are good");
@@ -190,11 +218,28 @@ pub async fn get_with(app: &App, path: &str, fields: &[(&str, &str)]) -> Answer 
     send(app, request("GET", path, fields)).await
 }
 
-/// Lets every other task run until all wait for something.
+/// Lets every other task run until all wait for something, and not for Redis.
 pub async fn settle() {
-    for _ in 0..200 {
-        tokio::task::yield_now().await;
+    let begin = std::time::Instant::now();
+    loop {
+        for _ in 0..200 {
+            tokio::task::yield_now().await;
+        }
+        if !waits_for_redis() {
+            return;
+        }
+        assert!(
+            begin.elapsed() < Duration::from_secs(30),
+            "Redis never answers"
+        );
     }
+}
+
+fn waits_for_redis() -> bool {
+    #[cfg(feature = "redis")]
+    return elsewhere::is_busy();
+    #[cfg(not(feature = "redis"))]
+    return false;
 }
 
 /// Polls until `condition` holds; panics after a generous time.
