@@ -35,7 +35,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Empty, Full};
 use tokio::{runtime::Runtime, sync::Barrier};
 use tower::{Layer, Service};
-use tower_response_cache::{Cache, ManualClock, ResponseCache, ResponseCacheLayer};
+use tower_response_cache::{BreakerState, Cache, ManualClock, ResponseCache, ResponseCacheLayer};
 
 use crate::{redis_server::RedisServer, support::Row};
 
@@ -93,7 +93,7 @@ impl Service<Request<Empty<Bytes>>> for Origin {
         body.resize(self.size, b'x');
         let response = Response::builder()
             .header("content-type", "application/json")
-            .header("cache-control", "public, max-age=31536000")
+            .header("cache-control", "public, max-age=3600")
             .header("server", "bench")
             .header("x-content-type-options", "nosniff")
             .header("x-frame-options", "no-referrer-when-downgrade")
@@ -117,7 +117,10 @@ fn request(key: usize) -> Request<Empty<Bytes>> {
             "user-agent",
             "Mozilla/5.0 (X11; Linux x86_64; rv:144.0) Gecko/20100101 Firefox/144.0",
         )
-        .header("accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8")
+        .header(
+            "accept",
+            "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+        )
         .header("accept-language", "en-US,en;q=0.5")
         .header("accept-encoding", "gzip, deflate, br, zstd")
         .body(Empty::new())
@@ -294,10 +297,14 @@ impl Layered {
         .await
     }
 
-    /// `None` when Redis, or we, stood still for so long that a time limit was met, or had just
-    /// been.
+    /// `None` when Redis, or we, stood still for so long that a time limit was met.
     async fn round(&self, tasks: usize) -> Option<f64> {
         self.clock.advance(DUE);
+        // After such a pause Redis is left alone for a moment.
+        while self.cache.health().reads() != BreakerState::Closed {
+            self.ask_for_all(1).await;
+            self.clock.advance(DUE);
+        }
         let (before, calls) = (self.cache.stats(), self.calls());
         let time = self.ask_for_all(tasks).await;
         let after = self.cache.stats();
