@@ -119,8 +119,11 @@ impl RedisStore {
         named.extend_from_slice(&length.to_le_bytes());
         named.extend_from_slice(version);
         named.extend_from_slice(key.bytes());
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         for byte in (self.digest)(&named) {
-            let _ = write!(name, "{byte:02x}");
+            for digit in [byte >> 4, byte & 15] {
+                name.push(char::from(DIGITS[usize::from(digit)]));
+            }
         }
         name
     }
