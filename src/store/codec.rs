@@ -74,6 +74,7 @@ pub(crate) enum Frame {
 pub(crate) struct ResponseFrame {
     pub(crate) status: StatusCode,
     pub(crate) version: Version,
+    /// Slices of what was read, as the body is.
     pub(crate) headers: HeaderMap,
     /// Since 1970.
     pub(crate) response_time: Millis,
@@ -203,7 +204,7 @@ pub(crate) fn decode(key: &[u8], frame: &Bytes, limit: usize) -> Result<Frame, F
         return Err(FrameFault::OtherKey);
     }
     match kind {
-        RESPONSE => head.response(frame.slice(end..)).map(Frame::Response),
+        RESPONSE => head.response(frame, end).map(Frame::Response),
         RULE if end == frame.len() => head.rule().map(Frame::Rule),
         _ => Err(FrameFault::Malformed),
     }
@@ -338,18 +339,20 @@ impl<'i> Input<'i> {
         })
     }
 
-    fn fields(&mut self) -> Read<HeaderMap> {
+    /// The values are slices of the frame.
+    fn fields(&mut self, frame: &Bytes) -> Read<HeaderMap> {
         let count = self.count(MAX_FIELDS, 2 + 1 + 4)?;
         let mut fields = HeaderMap::with_capacity(count.into());
         for _ in 0..count {
             let name = self.name()?;
-            let value = HeaderValue::from_bytes(self.long()?);
+            let value = HeaderValue::from_maybe_shared(frame.slice_ref(self.long()?));
             fields.append(name, value.map_err(|_| FrameFault::Malformed)?);
         }
         Ok(fields)
     }
 
-    fn response(&mut self, body: Bytes) -> Read<ResponseFrame> {
+    fn response(&mut self, frame: &Bytes, end: usize) -> Read<ResponseFrame> {
+        let body = frame.slice(end..);
         let (status, version) = (self.status()?, self.version()?);
         let [response_time, initial_age, freshness] = [self.u64()?, self.u64()?, self.u64()?];
         sense(response_time.max(initial_age).max(freshness) <= MAX_TIME)?;
@@ -365,7 +368,7 @@ impl<'i> Input<'i> {
         for _ in 0..self.count(MAX_TAGS, 2)? {
             sense(self.short()?.len() <= MAX_TAG)?;
         }
-        let headers = self.fields()?;
+        let headers = self.fields(frame)?;
         sense(self.0.is_empty())?;
         Ok(ResponseFrame {
             status,
