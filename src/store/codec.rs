@@ -28,6 +28,7 @@ use twox_hash::XxHash3_64;
 use crate::{
     entry::{Lifetime, Millis, StoredHead},
     headers::{SLOTS, is_slot},
+    policy::declared_length,
     status::FrameFault,
 };
 
@@ -370,6 +371,10 @@ impl<'i> Input<'i> {
         }
         let headers = self.fields(frame)?;
         sense(self.0.is_empty())?;
+        // Whoever sends a length that is not that of the body lets it end in the middle of the next
+        // answer of the connection.
+        let declared = declared_length(&headers).map_err(|_| FrameFault::Malformed)?;
+        sense(declared.is_none_or(|declared| declared == length))?;
         Ok(ResponseFrame {
             status,
             version,

@@ -107,3 +107,20 @@ fn every_cut_and_every_flipped_bit_is_refused() {
         }
     }
 }
+
+#[test]
+fn a_declared_length_that_is_not_that_of_the_body_is_refused() {
+    for (lines, is_good) in [
+        (&[("content-length", "4")][..], true),
+        (&[("content-length", "4"), ("content-length", "4")], true),
+        (&[("content-length", "3")], false),
+        (&[("content-length", "5")], false),
+        (&[("content-length", "4"), ("content-length", "5")], false),
+        (&[("content-length", "+4")], false),
+        (&[("content-length", "four")], false),
+    ] {
+        let head = head_of(200, Version::HTTP_11, &fields(lines));
+        let frame = encode_response(b"key", &head, 1_000, (3, 4), b"body");
+        assert_eq!(read(b"key", &frame).is_ok(), is_good, "{lines:?}");
+    }
+}
