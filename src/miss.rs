@@ -271,7 +271,7 @@ where
         }
         let deadline = after(self.settings.fill_timeout);
         self.lead.set(Some(deadline));
-        if self.pending.may_fetch() {
+        if self.pending.may_fetch_now() {
             self.pending.fetch(guard.flight().origin()).await;
             if let Some(hit) = self.pending.look_again() {
                 guard.end(Ending::Look, Vec::new());

@@ -245,11 +245,23 @@ impl Pending {
 
     /// Whether the remote store can be asked.
     pub(crate) fn may_fetch(&self) -> bool {
+        self.wants_fetch() && self.cache.remote().is_some_and(Remote::is_askable)
+    }
+
+    /// The same, counted where the store is out of reach.
+    pub(crate) fn may_fetch_now(&self) -> bool {
+        let may_fetch = self.may_fetch();
+        if let (false, true, Some(remote)) = (may_fetch, self.wants_fetch(), self.cache.remote()) {
+            remote.skipped();
+        }
+        may_fetch
+    }
+
+    fn wants_fetch(&self) -> bool {
         self.path.is_some()
             && !self.no_cache
             && self.alone.is_none()
             && self.remote_until.is_some_and(|end| Instant::now() < end)
-            && self.cache.remote().is_some_and(Remote::is_askable)
     }
 
     /// Takes what the remote store has into memory.

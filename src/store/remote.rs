@@ -199,6 +199,11 @@ impl Remote {
         }
     }
 
+    /// Counts a look-up that is not tried.
+    pub(crate) fn skipped(&self) {
+        self.inner.counters.skipped.raise();
+    }
+
     /// Whether a look-up would be sent now.
     pub(crate) fn is_askable(&self) -> bool {
         self.inner.is_up() && self.inner.reads.would_permit()
