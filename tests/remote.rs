@@ -193,7 +193,7 @@ async fn a_store_in_trouble_is_left_alone_and_tried_again() {
     assert_eq!(before.elapsed(), 5 * DEADLINE);
     assert_eq!(cache.health().reads(), BreakerState::Open);
     let stats = cache.stats();
-    assert_eq!((stats.remote().reads(), stats.remote().timeouts()), (5, 5));
+    assert_eq!(stats.remote().reads(), 5);
     assert!(stats.remote().skipped() >= 15, "{stats}");
     assert!(!cache.health().is_good());
     store.hang(false);
