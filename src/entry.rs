@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, Version};
 
-use crate::{invalidation::Log, selector::Target};
+use crate::{invalidation::Log, selector::Target, store::codec::Mark};
 
 /// Milliseconds on the cache's clock.
 pub(crate) type Millis = u64;
@@ -97,6 +97,8 @@ pub(crate) struct Entry {
     pub(crate) head: Arc<StoredHead>,
     pub(crate) body: Bytes,
     pub(crate) origin: Origin,
+    /// The frame that it was read from, if it was.
+    pub(crate) frame: Option<Mark>,
     /// The generation of the log at which the entry was found usable.
     checked: AtomicU64,
     /// Until when memory answers with it on its own, where a remote store has it, too; and 1 more,
@@ -110,6 +112,7 @@ impl Entry {
             head,
             body,
             origin,
+            frame: None,
             checked: AtomicU64::new(u64::MAX),
             memory_until: AtomicU64::new(Millis::MAX),
         }

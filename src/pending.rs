@@ -280,6 +280,7 @@ impl Pending {
                 fill: self.local.as_ref().map_or(0, |local| local.origin.fill),
                 ..origin
             },
+            local: self.local.as_deref(),
             limit: self.frame_limit,
             deadline,
         };
@@ -289,11 +290,27 @@ impl Pending {
                 // Where it cannot be taken, something newer is there, or there is no room.
                 let _ = self.cache.promote(&self.key, &rule, &self.headers, entry);
             }
+            (Looked::Same, Some(local)) => {
+                local.answer_until(remote.memory_until(self.cache.now()));
+                self.put_back(local);
+            }
             (Looked::Nothing, Some(local)) => local.set_gone(),
             (Looked::Unknown, Some(local)) => {
                 local.answer_until(remote.memory_until(self.cache.now()));
             }
-            (Looked::Nothing | Looked::Unknown, None) => {}
+            (Looked::Same | Looked::Nothing | Looked::Unknown, None) => {}
+        }
+    }
+
+    /// Makes sure that memory has what it had: in between it may have needed the room.
+    fn put_back(&self, local: &Arc<Entry>) {
+        let memory = self.cache.memory();
+        let found = memory.find(&self.key, self.key.hash, &self.headers);
+        if matches!(found, Found::Nothing) {
+            let rule = VaryRule::default();
+            let _ = self
+                .cache
+                .promote(&self.key, &rule, &self.headers, local.clone());
         }
     }
 
