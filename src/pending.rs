@@ -10,7 +10,7 @@ use crate::{
     admission::Lookup,
     answer::{Hit, may_answer},
     cache::{Cache, Standing},
-    entry::{Entry, Origin},
+    entry::{Entry, Millis, Origin},
     flight::{FlightId, Joined, Purpose, Terms, Ticket},
     head::HeadRef,
     headers::Forwarded,
@@ -224,10 +224,30 @@ impl Pending {
         let now = self.cache.now();
         let is_usable = entry.head.lifetime.is_fresh(now)
             && entry.is_usable(self.cache.log())
-            && self.cache.standing(&entry, now) == Standing::Good
+            && self.is_known(&entry, now)
             && may_answer(&entry.head, self.personal)
             && (!self.no_cache || entry.origin.fill > self.arrived);
         is_usable.then_some(Hit { entry, now })
+    }
+
+    /// Whether memory may answer with it: by itself, or because the remote store was asked for it
+    /// after the request came, however short the life in memory is.
+    fn is_known(&self, entry: &Entry, now: Millis) -> bool {
+        match self.cache.standing(entry, now) {
+            Standing::Good => true,
+            Standing::Gone => false,
+            Standing::Ask => entry.was_asked_after(self.arrived),
+        }
+    }
+
+    /// By what memory tells variants apart by now, so that those who want different ones ask each
+    /// for theirs.
+    pub(crate) fn learn_rule(&mut self) {
+        let rule = self.cache.memory().rule(&self.key, self.key.hash);
+        if rule.is_some() && rule != self.rule {
+            self.rule = rule;
+            self.forward = Forward::VaryMiss;
+        }
     }
 
     /// Whether the remote store can be asked.
@@ -258,14 +278,19 @@ impl Pending {
             limit: self.frame_limit,
             deadline,
         };
-        match (remote.get(&ask).await, &self.local) {
+        let looked = remote.get(&ask).await;
+        // Whoever came before now may rely on it.
+        let number = self.cache.next_fill();
+        match (looked, &self.local) {
             (Looked::Found(entry, rule), _) => {
+                entry.set_asked(number);
                 let entry = Arc::new(entry);
                 // Where it cannot be taken, something newer is there, or there is no room.
                 let _ = self.cache.promote(&self.key, &rule, &self.headers, entry);
             }
             (Looked::Nothing, Some(local)) => local.set_gone(),
             (Looked::Unknown, Some(local)) => {
+                local.set_asked(number);
                 local.answer_until(remote.memory_until(self.cache.now()));
             }
             (Looked::Nothing | Looked::Unknown, None) => {}
