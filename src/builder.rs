@@ -67,7 +67,7 @@ pub struct CacheBuilder {
 }
 
 #[cfg(feature = "test-util")]
-type WrapFn = dyn FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + Send;
+type WrapFn = dyn FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + Send + Sync;
 
 #[cfg(feature = "test-util")]
 struct Wrap(Box<WrapFn>);
@@ -192,7 +192,7 @@ impl CacheBuilder {
     #[doc(hidden)]
     pub fn wrap_store(
         mut self,
-        wrap: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + Send + 'static,
+        wrap: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + Send + Sync + 'static,
     ) -> Self {
         self.wrap = Some(Wrap(Box::new(wrap)));
         self

@@ -38,6 +38,8 @@ use crate::{
 const MAX_BACKGROUND: usize = 1024;
 /// How long `close` waits for background work.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+/// How often hits look whether a remote store that cannot be asked can be again, in milliseconds.
+const LOOK_AT_LINK: Millis = 100;
 /// What of that writes to the remote store have in any case.
 const LEAST_FLUSH: Duration = Duration::from_millis(500);
 
@@ -327,17 +329,19 @@ impl Cache {
         if !entry.is_due(now) {
             return Standing::Good;
         }
-        self.standing_of_due(entry)
+        self.standing_of_due(entry, now)
     }
 
     #[cold]
-    fn standing_of_due(&self, entry: &Entry) -> Standing {
+    fn standing_of_due(&self, entry: &Entry, now: Millis) -> Standing {
         if entry.is_gone() {
             Standing::Gone
         } else if self.remote().is_some_and(Remote::is_askable) {
             Standing::Ask
         } else {
-            // Bounded by its life, as without a remote store.
+            // Bounded by its life, as without a remote store. How the link is takes locks to know:
+            // not for every hit.
+            entry.answer_until(now.saturating_add(LOOK_AT_LINK));
             Standing::Good
         }
     }

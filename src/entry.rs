@@ -101,9 +101,11 @@ pub(crate) struct Entry {
     pub(crate) frame: Option<Mark>,
     /// The generation of the log at which the entry was found usable.
     checked: AtomicU64,
-    /// Until when memory answers with it on its own, where a remote store has it, too; and 1 more,
-    /// so that no time is [`GONE`].
+    /// Until when memory answers with it on its own, where a remote store has it, too; one more
+    /// than that, as 0 is [`GONE`].
     memory_until: AtomicU64,
+    /// The number of the last answer of the remote store about it; 0 before the first.
+    asked: AtomicU64,
 }
 
 impl Entry {
@@ -115,27 +117,34 @@ impl Entry {
             frame: None,
             checked: AtomicU64::new(u64::MAX),
             memory_until: AtomicU64::new(Millis::MAX),
+            asked: AtomicU64::new(0),
         }
     }
 
     /// Lets memory answer with it until then; after that the remote store is asked first.
     ///
     /// Without this call, which is made when the remote store is known to have it, memory answers
-    /// as if there were no such store.
+    /// as if there were no such store. What is gone stays so.
     pub(crate) fn answer_until(&self, until: Millis) {
-        self.memory_until
-            .store(until.saturating_add(1), Ordering::Relaxed);
+        let later = |known| (known != GONE).then_some(until.saturating_add(1));
+        let relaxed = Ordering::Relaxed;
+        let _ = self.memory_until.fetch_update(relaxed, relaxed, later);
+    }
+
+    /// Notes that the remote store was asked for it; numbers are those of fills.
+    pub(crate) fn set_asked(&self, number: u64) {
+        self.asked.fetch_max(number, Ordering::Relaxed);
+    }
+
+    /// Whether the remote store was asked for it later than that.
+    pub(crate) fn was_asked_after(&self, number: u64) -> bool {
+        self.asked.load(Ordering::Relaxed) > number
     }
 
     /// Whether the remote store is to be asked before this is used.
     #[inline]
     pub(crate) fn is_due(&self, now: Millis) -> bool {
-        now.saturating_add(1) >= self.memory_until.load(Ordering::Relaxed)
-    }
-
-    /// Whether memory could answer on its own at that time, its last moment included.
-    pub(crate) fn was_good_at(&self, time: Millis) -> bool {
-        !self.is_gone() && time < self.memory_until.load(Ordering::Relaxed)
+        now >= self.memory_until.load(Ordering::Relaxed).saturating_sub(1)
     }
 
     /// The remote store has it no more: another node deleted it, or there was no room.

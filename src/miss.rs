@@ -77,7 +77,7 @@ where
         let patience = after(self.settings.wait_timeout);
         for round in 0..MAX_ROUNDS {
             if round > 0 {
-                if let Some(hit) = self.pending.look_again() {
+                if let Some(hit) = self.pending.look() {
                     return Ok(self.hit(hit));
                 }
             }
@@ -91,7 +91,9 @@ where
                     Waited::Alone(_) | Waited::InnerLayer => break,
                 }
             }
-            if self.pending.is_marked(Mark::Uncacheable) || self.pending.is_marked(Mark::Failing) {
+            // What memory has is good, should the remote store have it as well.
+            let is_marked = |mark| self.pending.local.is_none() && self.pending.is_marked(mark);
+            if is_marked(Mark::Uncacheable) || is_marked(Mark::Failing) {
                 return self.fill_alone(None).await;
             }
             let waited = match self.pending.join() {
@@ -123,12 +125,12 @@ where
                 }
                 Joined::Follow(ticket) | Joined::Behind(ticket) => {
                     let end = poll_fn(|cx| ticket.poll_end(cx));
-                    // It has the same deadline, and began earlier.
-                    within(DEADLINE, end).await;
+                    let deadline = self.pending.remote_until;
+                    until(deadline.unwrap_or_else(|| after(DEADLINE)), end).await;
                 }
                 Joined::Full => {}
             }
-            if let Some(hit) = self.pending.look_again() {
+            if let Some(hit) = self.pending.look() {
                 return Ok(self.hit(hit));
             }
         }
@@ -180,7 +182,10 @@ where
             Outcome::Ended(Ending::Refused(reason)) => return Waited::Alone(reason),
             Outcome::Ended(Ending::InnerLayer) => return Waited::InnerLayer,
             Outcome::Ended(Ending::Broken) => return Waited::Alone(Reason::InnerError),
-            Outcome::Ended(Ending::Look) => return Waited::Again,
+            Outcome::Ended(Ending::Look) => {
+                self.pending.learn_rule();
+                return Waited::Again;
+            }
             Outcome::Ended(Ending::Failed) => {
                 *failures += 1;
                 if *failures < 2 {
@@ -273,7 +278,7 @@ where
         self.lead.set(Some(deadline));
         if self.pending.may_fetch_now() {
             self.pending.fetch(guard.flight().origin()).await;
-            if let Some(hit) = self.pending.look_again() {
+            if let Some(hit) = self.pending.look() {
                 guard.end(Ending::Look, Vec::new());
                 return Ok(self.hit(hit));
             }

@@ -45,8 +45,6 @@ pub(crate) struct Pending {
     pub(crate) no_cache: bool,
     /// Fills up to this number started before the request came.
     pub(crate) arrived: u64,
-    /// When the request came, on the cache's clock.
-    came: Millis,
     pub(crate) personal: Option<Reason>,
     pub(crate) authorization: bool,
     /// Why the request may neither wait for others nor have them wait: it is personal, and nothing
@@ -117,7 +115,6 @@ impl Pending {
             is_head: lookup.is_head,
             no_cache: lookup.directives.no_cache,
             arrived: settings.cache.latest_fill(),
-            came: settings.cache.now(),
             personal: lookup.personal,
             authorization: lookup.authorization,
             alone: lookup.personal.filter(|_| !is_shareable),
@@ -217,16 +214,6 @@ impl Pending {
 
     /// What has been stored since the request was looked up.
     pub(crate) fn look(&self) -> Option<Hit> {
-        self.look_for(|_| false)
-    }
-
-    /// The same after the remote store was asked, by this request or by one that it waited for:
-    /// what is good since the request came is good for it, however short memory answers on its own.
-    pub(crate) fn look_again(&self) -> Option<Hit> {
-        self.look_for(|entry| entry.was_good_at(self.came))
-    }
-
-    fn look_for(&self, is_good: impl FnOnce(&Entry) -> bool) -> Option<Hit> {
         let Found::Entry(entry) = self
             .cache
             .memory()
@@ -237,10 +224,30 @@ impl Pending {
         let now = self.cache.now();
         let is_usable = entry.head.lifetime.is_fresh(now)
             && entry.is_usable(self.cache.log())
-            && (is_good(&entry) || self.cache.standing(&entry, now) == Standing::Good)
+            && self.is_known(&entry, now)
             && may_answer(&entry.head, self.personal)
             && (!self.no_cache || entry.origin.fill > self.arrived);
         is_usable.then_some(Hit { entry, now })
+    }
+
+    /// Whether memory may answer with it: by itself, or because the remote store was asked for it
+    /// after the request came, however short the life in memory is.
+    fn is_known(&self, entry: &Entry, now: Millis) -> bool {
+        match self.cache.standing(entry, now) {
+            Standing::Good => true,
+            Standing::Gone => false,
+            Standing::Ask => entry.was_asked_after(self.arrived),
+        }
+    }
+
+    /// By what memory tells variants apart by now, so that those who want different ones ask each
+    /// for theirs.
+    pub(crate) fn learn_rule(&mut self) {
+        let rule = self.cache.memory().rule(&self.key, self.key.hash);
+        if rule.is_some() && rule != self.rule {
+            self.rule = rule;
+            self.forward = Forward::VaryMiss;
+        }
     }
 
     /// Whether the remote store can be asked.
@@ -284,18 +291,24 @@ impl Pending {
             limit: self.frame_limit,
             deadline,
         };
-        match (remote.get(&ask).await, &self.local) {
+        let looked = remote.get(&ask).await;
+        // Whoever came before now may rely on it.
+        let number = self.cache.next_fill();
+        match (looked, &self.local) {
             (Looked::Found(entry, rule), _) => {
+                entry.set_asked(number);
                 let entry = Arc::new(entry);
                 // Where it cannot be taken, something newer is there, or there is no room.
                 let _ = self.cache.promote(&self.key, &rule, &self.headers, entry);
             }
             (Looked::Same, Some(local)) => {
+                local.set_asked(number);
                 local.answer_until(remote.memory_until(self.cache.now()));
                 self.put_back(local);
             }
             (Looked::Nothing, Some(local)) => local.set_gone(),
             (Looked::Unknown, Some(local)) => {
+                local.set_asked(number);
                 local.answer_until(remote.memory_until(self.cache.now()));
             }
             (Looked::Same | Looked::Nothing | Looked::Unknown, None) => {}

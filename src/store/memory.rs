@@ -72,7 +72,8 @@ impl Slot {
 
     /// Whether it comes from a later fill than `entry`, and can still be used.
     fn supersedes(&self, entry: &Entry, now: Millis) -> bool {
-        self.fill() > entry.origin.fill && self.ends() > now
+        let is_gone = matches!(self, Self::Response(known) if known.is_gone());
+        !is_gone && self.fill() > entry.origin.fill && self.ends() > now
     }
 
     fn fill(&self) -> u64 {

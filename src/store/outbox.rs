@@ -235,6 +235,13 @@ impl<J: Replace> Sending<J> {
         &self.key
     }
 
+    /// It takes less room from now on: so many bytes.
+    pub(crate) fn shrink_to(&mut self, bytes: u64) {
+        let bytes = (bytes + OVERHEAD + self.key.len() as u64).min(self.bytes);
+        self.outbox.state().bytes -= self.bytes - bytes;
+        self.bytes = bytes;
+    }
+
     /// To be sent once more after a pause, unless a newer job of its key has come.
     pub(crate) fn again(mut self, job: J, pause: Duration) {
         self.again = Some((job, pause));

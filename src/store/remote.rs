@@ -22,11 +22,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
-use tokio::{
-    runtime::Handle,
-    sync::Semaphore,
-    time::{Instant, sleep},
-};
+use tokio::{runtime::Handle, sync::Semaphore, time::Instant};
 
 use crate::{
     clock::Clock,
@@ -48,7 +44,7 @@ use crate::{
         outbox::{Next, Outbox, Replace, Sending, Worker},
         seal::Seal,
     },
-    timer::{until, within},
+    timer::{pause, until, within},
 };
 
 /// For all that one request does in the remote store, and for each write.
@@ -65,9 +61,15 @@ const RETRY: Duration = Duration::from_millis(250);
 const LEAST_LIFE_OF_RULES: Duration = Duration::from_secs(3600);
 
 /// A remote store, and what is known of it.
-#[derive(Clone)]
 pub(crate) struct Remote {
     inner: Arc<Inner>,
+}
+
+impl Drop for Remote {
+    /// Nobody is left to whom anything could be owed.
+    fn drop(&mut self) {
+        self.inner.is_abandoned.store(true, Ordering::Relaxed);
+    }
 }
 
 struct Inner {
@@ -86,6 +88,8 @@ struct Inner {
     outbox: Arc<Outbox<Job>>,
     shapes: Shapes,
     was_up: AtomicBool,
+    is_closed: AtomicBool,
+    is_abandoned: AtomicBool,
     last_error: std::sync::Mutex<Option<StoreError>>,
     counters: RemoteCounters,
 }
@@ -198,6 +202,8 @@ impl Remote {
                 outbox: Outbox::new(MAX_WAITING_BYTES),
                 shapes: Shapes::default(),
                 was_up: AtomicBool::new(false),
+                is_closed: AtomicBool::new(false),
+                is_abandoned: AtomicBool::new(false),
                 last_error: std::sync::Mutex::default(),
                 counters: RemoteCounters::default(),
             }),
@@ -231,6 +237,7 @@ impl Remote {
             inner.counters.skipped.raise();
             return Looked::Unknown;
         };
+        self.start_worker();
         let panicked = |why| Missing::Store(StoreError::new(why));
         let look_up = unpanicked(inner.look_up(ask), panicked);
         let result = match until(ask.deadline, look_up).await {
@@ -314,9 +321,13 @@ impl Remote {
     /// Sends what waits, as far as that can be done until `end`, and ends the link.
     pub(crate) async fn close(&self, end: Instant) {
         let inner = &*self.inner;
+        while self.start_worker() {}
         if until(end, inner.outbox.is_empty()).await.is_none() {
             let left = inner.outbox.len();
             tracing::warn!(target: "tower_response_cache", "closed with {left} writes to the remote store unsent");
+        }
+        if inner.is_closed.swap(true, Ordering::AcqRel) {
+            return;
         }
         if let Some(Err(error)) = within(FIRST_LINK, inner.store.close()).await {
             inner.note(&error);
@@ -363,22 +374,46 @@ impl Remote {
         {
             return inner.counters.dropped.raise();
         }
-        let Ok(runtime) = Handle::try_current() else {
-            return;
-        };
-        if let Some(worker) = inner.outbox.worker() {
-            runtime.spawn(work(inner.clone(), worker));
-        }
+        self.start_worker();
     }
+
+    /// One more that sends, if there is something for it to do; what was posted where there was no
+    /// runtime, or in one that has ended, waits for this.
+    fn start_worker(&self) -> bool {
+        let Ok(runtime) = Handle::try_current() else {
+            return false;
+        };
+        let worker = self.inner.outbox.worker();
+        let is_needed = worker.is_some();
+        if let Some(worker) = worker {
+            runtime.spawn(work(self.inner.clone(), worker));
+        }
+        is_needed
+    }
+}
+
+/// What came of a job.
+enum Sent {
+    /// It is done, or given up, or to be done again.
+    Tried,
+    /// It is owed, and cannot be tried as things are.
+    NotNow,
 }
 
 /// Sends what waits until nothing does.
 async fn work(inner: Arc<Inner>, mut worker: Worker<Job>) {
     loop {
-        match worker.next() {
-            Next::Send(sending, job) => inner.send(sending, job).await,
-            Next::Wait(pause) => sleep(pause.min(RETRY)).await,
+        let rest = match worker.next() {
+            Next::Send(sending, job) => match inner.send(sending, job).await {
+                Sent::Tried => continue,
+                // Whatever else waits would fare no better.
+                Sent::NotNow => RETRY,
+            },
+            Next::Wait(time) => time.min(RETRY),
             Next::Nothing => return,
+        };
+        if !pause(rest).await {
+            return;
         }
     }
 }
@@ -525,7 +560,11 @@ impl Inner {
 
     // ---- writing ----
 
-    async fn send(&self, sending: Sending<Job>, job: Job) {
+    async fn send(&self, sending: Sending<Job>, job: Job) -> Sent {
+        if self.is_closed.load(Ordering::Acquire) {
+            self.counters.skipped.raise();
+            return Sent::Tried;
+        }
         let permit = if self.is_up() {
             self.writes.permit()
         } else {
@@ -535,9 +574,13 @@ impl Inner {
             // A response is worth a moment while the link is made for the first time.
             let is_first = !self.is_hopeless() && job.since.elapsed() < FIRST_LINK;
             if is_first && matches!(job.what, What::Response(_) | What::Rule(..)) {
-                return sending.again(job, FIRST_LINK / 20);
+                sending.again(job, FIRST_LINK / 20);
+                return Sent::Tried;
             }
-            return self.give_up(sending, job);
+            return match self.give_up(sending, job) {
+                true => Sent::NotNow,
+                false => Sent::Tried,
+            };
         };
         let write = unpanicked(self.write(sending.key(), &job), StoreError::new);
         let result = match within(DEADLINE, write).await {
@@ -553,25 +596,35 @@ impl Inner {
                     entry.answer_until(now.saturating_add(self.memory_ttl));
                 }
             }
-            Ok(false) => self.give_up(sending, job),
+            Ok(false) => {
+                self.give_up(sending, job);
+            }
             Err(error) => {
                 self.settle("writes", permit, Some(error));
                 self.give_up(sending, job);
             }
         }
+        Sent::Tried
     }
 
-    /// Leaves a job undone. A deletion is owed, and tried until it is done or all is over.
-    fn give_up(&self, sending: Sending<Job>, job: Job) {
+    /// Leaves a job undone. A deletion is owed, and tried until it is done or all is over; says
+    /// whether it is one.
+    fn give_up(&self, mut sending: Sending<Job>, job: Job) -> bool {
         let is_owed = job.owes_deletion || matches!(job.what, What::Delete);
-        if is_owed && self.store.link() != Link::Closed {
-            let job = Job {
-                what: What::Delete,
-                ..job
-            };
-            return sending.again(job, RETRY);
+        let is_over = self.is_abandoned.load(Ordering::Relaxed)
+            || self.is_closed.load(Ordering::Acquire)
+            || self.store.link() == Link::Closed;
+        if !is_owed || is_over {
+            self.counters.skipped.raise();
+            return false;
         }
-        self.counters.skipped.raise();
+        let job = Job {
+            what: What::Delete,
+            ..job
+        };
+        sending.shrink_to(job.path.len() as u64);
+        sending.again(job, RETRY);
+        true
     }
 
     /// Says whether there was anything to be written.
