@@ -56,6 +56,8 @@ const MAX_WAITING_BYTES: u64 = 16 << 20;
 /// How long a write waits for a link that is being made for the first time.
 const FIRST_LINK: Duration = Duration::from_millis(500);
 const RETRY: Duration = Duration::from_millis(250);
+/// The same for a deletion that the store has declined.
+const RETRY_REFUSED: Duration = Duration::from_secs(5);
 /// Names of selecting fields are kept longer than the response that brought them: other variants
 /// may live longer.
 const LEAST_LIFE_OF_RULES: Duration = Duration::from_secs(3600);
@@ -166,9 +168,15 @@ struct Job {
     owes_deletion: bool,
 }
 
+impl Job {
+    fn is_deletion(&self) -> bool {
+        matches!(self.what, What::Delete)
+    }
+}
+
 impl Replace for Job {
     fn replace(&mut self, older: Self) {
-        self.owes_deletion |= older.owes_deletion || matches!(older.what, What::Delete);
+        self.owes_deletion |= older.owes_deletion || older.is_deletion();
     }
 }
 
@@ -577,7 +585,7 @@ impl Inner {
                 sending.again(job, FIRST_LINK / 20);
                 return Sent::Tried;
             }
-            return match self.give_up(sending, job) {
+            return match self.give_up(sending, job, RETRY) {
                 true => Sent::NotNow,
                 false => Sent::Tried,
             };
@@ -597,11 +605,18 @@ impl Inner {
                 }
             }
             Ok(false) => {
-                self.give_up(sending, job);
+                self.give_up(sending, job, RETRY);
+            }
+            // It may be that only deletions are not permitted, which says nothing of writes; and
+            // nobody will change that soon.
+            Err(error) if job.is_deletion() && error.kind() == StoreErrorKind::Refused => {
+                self.note(&error);
+                drop(permit);
+                self.give_up(sending, job, RETRY_REFUSED);
             }
             Err(error) => {
                 self.settle("writes", permit, Some(error));
-                self.give_up(sending, job);
+                self.give_up(sending, job, RETRY);
             }
         }
         Sent::Tried
@@ -609,8 +624,8 @@ impl Inner {
 
     /// Leaves a job undone. A deletion is owed, and tried until it is done or all is over; says
     /// whether it is one.
-    fn give_up(&self, mut sending: Sending<Job>, job: Job) -> bool {
-        let is_owed = job.owes_deletion || matches!(job.what, What::Delete);
+    fn give_up(&self, mut sending: Sending<Job>, job: Job, retry: Duration) -> bool {
+        let is_owed = job.owes_deletion || job.is_deletion();
         let is_over = self.is_abandoned.load(Ordering::Relaxed)
             || self.is_closed.load(Ordering::Acquire)
             || self.store.link() == Link::Closed;
@@ -623,7 +638,7 @@ impl Inner {
             ..job
         };
         sending.shrink_to(job.path.len() as u64);
-        sending.again(job, RETRY);
+        sending.again(job, retry);
         true
     }
 
