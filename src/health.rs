@@ -28,7 +28,8 @@ pub struct Health {
     pub(crate) reads: BreakerState,
     pub(crate) writes: BreakerState,
     pub(crate) latency: Option<Duration>,
-    pub(crate) last_error: Option<StoreError>,
+    /// With its age.
+    pub(crate) last_error: Option<(StoreError, Duration)>,
     pub(crate) outbox_bytes: u64,
 }
 
@@ -80,7 +81,13 @@ impl Health {
     /// What failed last, however long ago that was.
     #[must_use]
     pub fn last_error(&self) -> Option<&StoreError> {
-        self.last_error.as_ref()
+        self.last_error.as_ref().map(|(error, _)| error)
+    }
+
+    /// How long ago that was, by the cache's clock.
+    #[must_use]
+    pub fn last_error_age(&self) -> Option<Duration> {
+        self.last_error.as_ref().map(|(_, age)| *age)
     }
 
     /// Bytes that wait to be written.
@@ -100,8 +107,8 @@ impl fmt::Display for Health {
         if let Some(latency) = self.latency {
             write!(f, ", latency {} us", latency.as_micros())?;
         }
-        if let Some(error) = &self.last_error {
-            write!(f, ", last error: {error}")?;
+        if let Some((error, age)) = &self.last_error {
+            write!(f, ", last error {} s ago: {error}", age.as_secs())?;
         }
         Ok(())
     }

@@ -53,7 +53,7 @@
 //! | feature | default | what it brings | what it costs |
 //! |---|---|---|---|
 //! | `axum` | yes | nested routers are told apart, warnings name the route, [`CachePolicy`] as part of an answer | nothing over axum itself |
-//! | `redis` | no | [`Cache::redis`](crate::Cache): Redis or Valkey as the second tier behind memory | `fred` and what it needs: 77 crates over axum, a third of them for URLs |
+//! | `redis` | no | [`Cache::redis`](crate::Cache): Redis or Valkey as the second tier behind memory | `fred` and what it needs: some 75 crates over axum, a third of them for URLs |
 //! | `redis-tls` | no | the same over TLS | rustls with ring, 10 crates more, and a C compiler |
 //! | `test-util` | no | `ManualClock`, `assert_cached!` | nothing at run time |
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::print_stdout))]

@@ -44,7 +44,7 @@ use crate::{
         outbox::{Next, Outbox, Replace, Sending, Worker},
         seal::Seal,
     },
-    timer::{pause, until, within},
+    timer::{after, pause, until, within},
 };
 
 /// For all that one request does in the remote store, and for each write.
@@ -92,7 +92,7 @@ struct Inner {
     was_up: AtomicBool,
     is_closed: AtomicBool,
     is_abandoned: AtomicBool,
-    last_error: std::sync::Mutex<Option<StoreError>>,
+    last_error: std::sync::Mutex<Option<(StoreError, Millis)>>,
     counters: RemoteCounters,
 }
 
@@ -330,6 +330,11 @@ impl Remote {
     pub(crate) async fn close(&self, end: Instant) {
         let inner = &*self.inner;
         while self.start_worker() {}
+        let end = match inner.is_up() {
+            true => end,
+            // What is owed to a store that is away is not worth a slow restart.
+            false => end.min(after(FIRST_LINK)),
+        };
         if until(end, inner.outbox.is_empty()).await.is_none() {
             let left = inner.outbox.len();
             tracing::warn!(target: "tower_response_cache", "closed with {left} writes to the remote store unsent");
@@ -353,7 +358,10 @@ impl Remote {
             reads: inner.reads.state(),
             writes: inner.writes.state(),
             latency: inner.counters.latency(),
-            last_error: inner.last_error().clone(),
+            last_error: inner.last_error().clone().map(|(error, at)| {
+                let now = millis(inner.clock.elapsed());
+                (error, Duration::from_millis(now.saturating_sub(at)))
+            }),
             outbox_bytes: inner.outbox.bytes(),
         }
     }
@@ -596,6 +604,11 @@ impl Inner {
             None => Err(StoreError::timeout("nothing was written within 50 ms")),
         };
         match result {
+            // Where there is no room for responses, deletions still succeed.
+            Ok(true) if job.is_deletion() => {
+                drop(permit);
+                self.counters.writes.raise();
+            }
             Ok(true) => {
                 self.settle("writes", permit, None);
                 self.counters.writes.raise();
@@ -700,10 +713,11 @@ impl Inner {
             _ => self.counters.errors.raise(),
         }
         tracing::debug!(target: "tower_response_cache", "the remote store failed: {error}");
-        *self.last_error() = Some(error.clone());
+        let now = millis(self.clock.elapsed());
+        *self.last_error() = Some((error.clone(), now));
     }
 
-    fn last_error(&self) -> std::sync::MutexGuard<'_, Option<StoreError>> {
+    fn last_error(&self) -> std::sync::MutexGuard<'_, Option<(StoreError, Millis)>> {
         self.last_error
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
