@@ -30,6 +30,7 @@ pub(super) fn builder() -> CacheBuilder {
         .redis(RedisServer::shared().url(), namespace)
         .wrap_store(|store| {
             connect(Arc::clone(&store));
+            note("connected");
             Arc::new(Elsewhere(store))
         })
 }
@@ -199,8 +200,8 @@ impl Store for Elsewhere {
     }
 }
 
-/// Notes once for each test program that Redis was read, or written, in the file that
-/// `TEST_STORE_LOG` names: so that `run.sh` sees whether the second pass was one.
+/// Notes once for each test program that Redis was reached, read or written, in the file that
+/// `TEST_STORE_LOG` names: so that `second_pass.sh` sees whether the second pass was one.
 fn note(what: &'static str) {
     static NOTED: Mutex<Vec<&str>> = Mutex::new(Vec::new());
     let mut noted = NOTED.lock().unwrap();
