@@ -1,69 +1,75 @@
 //! What must not grow: ratios within one run, that hold on any machine.
 //!
-//! `cargo bench --bench promises` prints them; `-- --check` fails where one is broken.
+//! `cargo bench --bench promises` prints them; `-- --check` fails where one is broken. Those of Redis
+//! need feature `redis` and start a redis-server of their own. Nothing counts allocations here: that
+//! would be a cost for several threads.
 #![allow(missing_docs, clippy::print_stdout)]
 
+#[cfg(feature = "redis")]
+#[path = "support/redis_hit.rs"]
+mod redis_hit;
+#[cfg(feature = "redis")]
+#[path = "../tests/support/redis_server.rs"]
+mod redis_server;
 mod support;
 
-use std::{alloc::System, hint::black_box, process::ExitCode, time::Instant};
+use std::{hint::black_box, process::ExitCode, time::Instant};
 
 use bytes::Bytes;
-use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use support::{Row, is_listed, report};
 use tower_response_cache::fuzzing::{KEY, decode, encode};
 
-#[global_allocator]
-static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
-
-const NAMES: [&str; 2] = ["decode_of_64_kib", "decode_of_64_kib_bytes"];
-
+const DECODING: &str = "decode_of_64_kib";
 const CALLS: u32 = 2_000;
 const ROUNDS: u32 = 100;
 
-/// Nanoseconds and allocated bytes of each decoding.
-fn round(frame: &Bytes) -> (f64, f64) {
-    let before = ALLOCATOR.stats().bytes_allocated;
+/// Nanoseconds of each decoding.
+fn round(frame: &Bytes) -> f64 {
     let start = Instant::now();
     for _ in 0..CALLS {
         let decoded = decode(KEY, black_box(frame));
         drop(black_box(decoded.expect("a frame")));
     }
-    let time = start.elapsed().as_nanos() as f64;
-    let bytes = (ALLOCATOR.stats().bytes_allocated - before) as f64;
-    (time / f64::from(CALLS), bytes / f64::from(CALLS))
+    start.elapsed().as_nanos() as f64 / f64::from(CALLS)
 }
 
 /// Decoding a frame does not look at its body. In turns, and the best of each: noise only adds.
-fn decoding() -> [Row; 2] {
+fn decoding() -> Row {
     let frames = [1024, 65_536].map(|size| encode(KEY, &vec![b'x'; size]));
     let mut times = [f64::INFINITY; 2];
-    let mut bytes = [f64::INFINITY; 2];
     for _ in 0..ROUNDS {
-        for (number, frame) in frames.iter().enumerate() {
-            let (time, allocated) = round(frame);
-            times[number] = times[number].min(time);
-            bytes[number] = bytes[number].min(allocated);
+        for (time, frame) in times.iter_mut().zip(&frames) {
+            *time = time.min(round(frame));
         }
     }
-    [
-        Row {
-            name: NAMES[0],
-            reference: times[0],
-            figure: times[1],
-            bound: Some(1.1 * times[0]),
-        },
-        Row {
-            name: NAMES[1],
-            reference: bytes[0],
-            figure: bytes[1],
-            bound: Some(bytes[0]),
-        },
-    ]
+    Row {
+        name: DECODING,
+        reference: times[0],
+        figure: times[1],
+        bound: Some(1.1 * times[0]),
+    }
 }
 
 fn main() -> ExitCode {
-    if is_listed(&NAMES) {
+    #[cfg_attr(not(feature = "redis"), expect(unused_mut))]
+    let mut names = vec![DECODING];
+    #[cfg(feature = "redis")]
+    names.extend(redis_hit::names());
+    if is_listed(&names) {
         return ExitCode::SUCCESS;
     }
-    report(&decoding())
+    #[cfg(feature = "redis")]
+    {
+        let arguments: Vec<String> = std::env::args().collect();
+        let number = |text: &str| text.parse().expect("a number");
+        if let [_, side, size, tasks, ..] = arguments.as_slice() {
+            redis_hit::profile(side, number(size), number(tasks));
+            return ExitCode::SUCCESS;
+        }
+    }
+    #[cfg_attr(not(feature = "redis"), expect(unused_mut))]
+    let mut rows = vec![decoding()];
+    #[cfg(feature = "redis")]
+    rows.extend(redis_hit::rows());
+    report(&rows)
 }

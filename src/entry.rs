@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, Version};
 
-use crate::{invalidation::Log, selector::Target};
+use crate::{invalidation::Log, selector::Target, store::codec::Mark};
 
 /// Milliseconds on the cache's clock.
 pub(crate) type Millis = u64;
@@ -97,13 +97,13 @@ pub(crate) struct Entry {
     pub(crate) head: Arc<StoredHead>,
     pub(crate) body: Bytes,
     pub(crate) origin: Origin,
+    /// The frame that it was read from, if it was.
+    pub(crate) frame: Option<Mark>,
     /// The generation of the log at which the entry was found usable.
     checked: AtomicU64,
-    /// Until when memory answers with it on its own, where a remote store has it, too; one more
-    /// than that, as 0 is [`GONE`].
+    /// Until when memory answers with it on its own, where a remote store has it, too; and 1 more,
+    /// so that no time is [`GONE`].
     memory_until: AtomicU64,
-    /// The number of the last answer of the remote store about it; 0 before the first.
-    asked: AtomicU64,
 }
 
 impl Entry {
@@ -112,9 +112,9 @@ impl Entry {
             head,
             body,
             origin,
+            frame: None,
             checked: AtomicU64::new(u64::MAX),
             memory_until: AtomicU64::new(Millis::MAX),
-            asked: AtomicU64::new(0),
         }
     }
 
@@ -129,20 +129,15 @@ impl Entry {
         let _ = self.memory_until.fetch_update(relaxed, relaxed, later);
     }
 
-    /// Notes that the remote store was asked for it; numbers are those of fills.
-    pub(crate) fn set_asked(&self, number: u64) {
-        self.asked.fetch_max(number, Ordering::Relaxed);
-    }
-
-    /// Whether the remote store was asked for it later than that.
-    pub(crate) fn was_asked_after(&self, number: u64) -> bool {
-        self.asked.load(Ordering::Relaxed) > number
-    }
-
     /// Whether the remote store is to be asked before this is used.
     #[inline]
     pub(crate) fn is_due(&self, now: Millis) -> bool {
-        now >= self.memory_until.load(Ordering::Relaxed).saturating_sub(1)
+        now.saturating_add(1) >= self.memory_until.load(Ordering::Relaxed)
+    }
+
+    /// Whether memory could answer on its own at that time, its last moment included.
+    pub(crate) fn was_good_at(&self, time: Millis) -> bool {
+        !self.is_gone() && time < self.memory_until.load(Ordering::Relaxed)
     }
 
     /// The remote store has it no more: another node deleted it, or there was no room.

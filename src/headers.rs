@@ -9,11 +9,9 @@ use std::time::SystemTime;
 use bytes::{Bytes, BytesMut};
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{
-        AGE, CONNECTION, DATE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER,
-        TRANSFER_ENCODING, UPGRADE,
-    },
+    header::{AGE, CONNECTION, DATE, SET_COOKIE},
 };
+use smallvec::SmallVec;
 
 use crate::{
     status::{Forward, Reason},
@@ -70,31 +68,28 @@ pub(crate) struct Forwarded {
 /// RFC 9111, 3.1 names those of the connection; the others identify the request that happened to
 /// fill.
 fn is_of_one_exchange(name: &HeaderName) -> bool {
-    const HOP_BY_HOP: &[HeaderName] = &[
-        CONNECTION,
-        PROXY_AUTHENTICATE,
-        PROXY_AUTHORIZATION,
-        TE,
-        TRAILER,
-        TRANSFER_ENCODING,
-        UPGRADE,
-        AGE,
-    ];
-    HOP_BY_HOP.contains(name)
-        || matches!(
-            name.as_str(),
-            "keep-alive"
-                | "proxy-connection"
-                | "proxy-authentication-info"
-                | "x-cache"
-                | "x-request-id"
-                | "x-correlation-id"
-                | "traceparent"
-                | "tracestate"
-                | "server-timing"
-        )
-        || name.as_str().starts_with("ratelimit")
-        || name.as_str().starts_with("x-ratelimit-")
+    let name = name.as_str();
+    matches!(
+        name,
+        "connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "age"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authentication-info"
+            | "x-cache"
+            | "x-request-id"
+            | "x-correlation-id"
+            | "traceparent"
+            | "tracestate"
+            | "server-timing"
+    ) || name.starts_with("ratelimit")
+        || name.starts_with("x-ratelimit-")
 }
 
 /// How a stored head differs from the response it came from.
@@ -131,15 +126,9 @@ pub(crate) fn stored_head(response: &HeaderMap, strip: Strip<'_>, now: SystemTim
                 .iter()
                 .any(|listed| listed == name.as_str())
     };
-    let mut size = 0;
-    let mut count = 4;
-    for (name, value) in response {
-        if is_kept(name) {
-            size += value.len();
-            count += 1;
-        }
-    }
-    let mut head = HeaderMap::with_capacity(count);
+    let kept: SmallVec<[_; 24]> = response.iter().filter(|(name, _)| is_kept(name)).collect();
+    let size = kept.iter().map(|(_, value)| value.len()).sum();
+    let mut head = HeaderMap::with_capacity(kept.len() + 4);
     head.insert(AGE, HeaderValue::from_static("0"));
     head.insert(CACHE_STATUS, HeaderValue::from_static(NAME));
     head.insert(X_CACHE, word(&HIT));
@@ -149,10 +138,8 @@ pub(crate) fn stored_head(response: &HeaderMap, strip: Strip<'_>, now: SystemTim
         head.remove(&CACHE_STATUS);
     }
     let mut values = BytesMut::with_capacity(size);
-    for (name, value) in response {
-        if is_kept(name) {
-            head.append(own_name(name), own_value(name, value, &mut values));
-        }
+    for (name, value) in kept {
+        head.append(own_name(name), own_value(name, value, &mut values));
     }
     if !response.contains_key(DATE) {
         head.insert(DATE, date_value(now));

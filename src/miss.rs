@@ -77,7 +77,7 @@ where
         let patience = after(self.settings.wait_timeout);
         for round in 0..MAX_ROUNDS {
             if round > 0 {
-                if let Some(hit) = self.pending.look() {
+                if let Some(hit) = self.pending.look_again() {
                     return Ok(self.hit(hit));
                 }
             }
@@ -130,7 +130,7 @@ where
                 }
                 Joined::Full => {}
             }
-            if let Some(hit) = self.pending.look() {
+            if let Some(hit) = self.pending.look_again() {
                 return Ok(self.hit(hit));
             }
         }
@@ -276,9 +276,9 @@ where
         }
         let deadline = after(self.settings.fill_timeout);
         self.lead.set(Some(deadline));
-        if self.pending.may_fetch() {
+        if self.pending.may_fetch_now() {
             self.pending.fetch(guard.flight().origin()).await;
-            if let Some(hit) = self.pending.look() {
+            if let Some(hit) = self.pending.look_again() {
                 guard.end(Ending::Look, Vec::new());
                 return Ok(self.hit(hit));
             }

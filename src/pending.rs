@@ -45,6 +45,8 @@ pub(crate) struct Pending {
     pub(crate) no_cache: bool,
     /// Fills up to this number started before the request came.
     pub(crate) arrived: u64,
+    /// When the request came, on the cache's clock.
+    came: Millis,
     pub(crate) personal: Option<Reason>,
     pub(crate) authorization: bool,
     /// Why the request may neither wait for others nor have them wait: it is personal, and nothing
@@ -115,6 +117,7 @@ impl Pending {
             is_head: lookup.is_head,
             no_cache: lookup.directives.no_cache,
             arrived: settings.cache.latest_fill(),
+            came: settings.cache.now(),
             personal: lookup.personal,
             authorization: lookup.authorization,
             alone: lookup.personal.filter(|_| !is_shareable),
@@ -214,6 +217,16 @@ impl Pending {
 
     /// What has been stored since the request was looked up.
     pub(crate) fn look(&self) -> Option<Hit> {
+        self.look_for(|_| false)
+    }
+
+    /// The same after the remote store was asked, by this request or by one that it waited for:
+    /// what is good since the request came is good for it, however short memory answers on its own.
+    pub(crate) fn look_again(&self) -> Option<Hit> {
+        self.look_for(|entry| entry.was_good_at(self.came))
+    }
+
+    fn look_for(&self, is_good: impl FnOnce(&Entry) -> bool) -> Option<Hit> {
         let Found::Entry(entry) = self
             .cache
             .memory()
@@ -224,20 +237,10 @@ impl Pending {
         let now = self.cache.now();
         let is_usable = entry.head.lifetime.is_fresh(now)
             && entry.is_usable(self.cache.log())
-            && self.is_known(&entry, now)
+            && (is_good(&entry) || self.cache.standing(&entry, now) == Standing::Good)
             && may_answer(&entry.head, self.personal)
             && (!self.no_cache || entry.origin.fill > self.arrived);
         is_usable.then_some(Hit { entry, now })
-    }
-
-    /// Whether memory may answer with it: by itself, or because the remote store was asked for it
-    /// after the request came, however short the life in memory is.
-    fn is_known(&self, entry: &Entry, now: Millis) -> bool {
-        match self.cache.standing(entry, now) {
-            Standing::Good => true,
-            Standing::Gone => false,
-            Standing::Ask => entry.was_asked_after(self.arrived),
-        }
     }
 
     /// By what memory tells variants apart by now, so that those who want different ones ask each
@@ -252,11 +255,23 @@ impl Pending {
 
     /// Whether the remote store can be asked.
     pub(crate) fn may_fetch(&self) -> bool {
+        self.wants_fetch() && self.cache.remote().is_some_and(Remote::is_askable)
+    }
+
+    /// The same, counted where the store is out of reach.
+    pub(crate) fn may_fetch_now(&self) -> bool {
+        let may_fetch = self.may_fetch();
+        if let (false, true, Some(remote)) = (may_fetch, self.wants_fetch(), self.cache.remote()) {
+            remote.skipped();
+        }
+        may_fetch
+    }
+
+    fn wants_fetch(&self) -> bool {
         self.path.is_some()
             && !self.no_cache
             && self.alone.is_none()
             && self.remote_until.is_some_and(|end| Instant::now() < end)
-            && self.cache.remote().is_some_and(Remote::is_askable)
     }
 
     /// Takes what the remote store has into memory.
@@ -275,25 +290,37 @@ impl Pending {
                 fill: self.local.as_ref().map_or(0, |local| local.origin.fill),
                 ..origin
             },
+            local: self.local.as_deref(),
             limit: self.frame_limit,
             deadline,
         };
-        let looked = remote.get(&ask).await;
-        // Whoever came before now may rely on it.
-        let number = self.cache.next_fill();
-        match (looked, &self.local) {
+        match (remote.get(&ask).await, &self.local) {
             (Looked::Found(entry, rule), _) => {
-                entry.set_asked(number);
                 let entry = Arc::new(entry);
                 // Where it cannot be taken, something newer is there, or there is no room.
                 let _ = self.cache.promote(&self.key, &rule, &self.headers, entry);
             }
+            (Looked::Same, Some(local)) => {
+                local.answer_until(remote.memory_until(self.cache.now()));
+                self.put_back(local);
+            }
             (Looked::Nothing, Some(local)) => local.set_gone(),
             (Looked::Unknown, Some(local)) => {
-                local.set_asked(number);
                 local.answer_until(remote.memory_until(self.cache.now()));
             }
-            (Looked::Nothing | Looked::Unknown, None) => {}
+            (Looked::Same | Looked::Nothing | Looked::Unknown, None) => {}
+        }
+    }
+
+    /// Makes sure that memory has what it had: in between it may have needed the room.
+    fn put_back(&self, local: &Arc<Entry>) {
+        let memory = self.cache.memory();
+        let found = memory.find(&self.key, self.key.hash, &self.headers);
+        if matches!(found, Found::Nothing) {
+            let rule = VaryRule::default();
+            let _ = self
+                .cache
+                .promote(&self.key, &rule, &self.headers, local.clone());
         }
     }
 

@@ -233,6 +233,36 @@ fn processes_share_through_a_unix_socket_a_password_and_another_database() {
 }
 
 #[test]
+fn the_rights_that_the_guide_names_are_enough() {
+    let guide = include_str!("../src/docs/redis.md");
+    let line = guide.lines().find(|line| line.starts_with("ACL SETUSER "));
+    let command: Vec<&str> = line.expect("a line to copy").split(' ').collect();
+    let server = RedisServer::start();
+    server.command(&command).ok();
+    let url = format!("redis://cache:password@127.0.0.1:{}/1", server.port());
+
+    let origin = Origin::start();
+    let told = ["--redis", &url, "--namespace", "shop"];
+    let (first, at_first) = Running::reverse_proxy(origin.address, &told);
+    let (second, at_second) = Running::reverse_proxy(origin.address, &told);
+    let before = server.calls("set");
+    assert_eq!(get(at_first, "/").x_cache(), "MISS");
+    until("it is written", || server.calls("set") > before);
+    assert_eq!(get(at_second, "/").x_cache(), "HIT");
+    for process in [first, second] {
+        assert_eq!(process.stderr().matches("WARN").count(), 0);
+    }
+    // What fred asks besides is refused, and does no harm.
+    let log = format!("{:?}", server.command(&["ACL", "LOG"]));
+    for word in [
+        "getrange", "pttl", "set", "unlink", "echo", "time", "select", "hello", "auth",
+    ] {
+        let refused = format!("{:?}", redis_server::Reply::Bulk(word.into()));
+        assert!(!log.contains(&refused), "{word}: {log}");
+    }
+}
+
+#[test]
 fn the_age_goes_on_from_one_process_to_the_next() {
     let server = RedisServer::start();
     let origin = Origin::start();

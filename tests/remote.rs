@@ -192,6 +192,9 @@ async fn a_store_in_trouble_is_left_alone_and_tried_again() {
     }
     assert_eq!(before.elapsed(), 5 * DEADLINE);
     assert_eq!(cache.health().reads(), BreakerState::Open);
+    let stats = cache.stats();
+    assert_eq!(stats.remote().reads(), 5);
+    assert!(stats.remote().skipped() >= 15, "{stats}");
     assert!(!cache.health().is_good());
     store.hang(false);
     tokio::time::advance(Duration::from_millis(800)).await;
@@ -449,4 +452,25 @@ async fn a_seal_that_panics_fails_no_request() {
     assert!(get(&app, "/a").await.is_hit(), "from memory");
     assert_eq!(store.writes(), 1);
     assert_eq!(cache.stats().store_errors(), 1);
+}
+
+#[tokio::test]
+async fn what_the_store_answers_is_used_however_short_memory_answers_on_its_own() {
+    let (store, clock, origin, ..) = stored().await;
+    let cache = builder(&store, &clock)
+        .memory_ttl(Duration::ZERO)
+        .build()
+        .unwrap();
+    let app = origin.behind(&ResponseCacheLayer::new(&cache));
+    store.yield_before_answers(4);
+    for turn in 1..=3 {
+        // Those who wait for the same look-up use its answer, too.
+        let asked = (0..20).map(|_| get(&app, "/a"));
+        for answer in futures_util::future::join_all(asked).await {
+            assert_eq!((answer.x_cache(), answer.text()), ("HIT", "1 GET /a"));
+        }
+        assert_eq!(cache.stats().remote().reads(), turn);
+        clock.advance(Duration::from_secs(1));
+    }
+    assert_eq!(origin.calls(), 1);
 }

@@ -75,6 +75,7 @@ pub(crate) enum Frame {
 pub(crate) struct ResponseFrame {
     pub(crate) status: StatusCode,
     pub(crate) version: Version,
+    /// Slices of what was read, as the body is.
     pub(crate) headers: HeaderMap,
     /// Since 1970.
     pub(crate) response_time: Millis,
@@ -88,9 +89,48 @@ pub(crate) struct ResponseFrame {
     /// A slice of what was read, as nobody has looked at it yet.
     body: Bytes,
     checksum: u64,
+    /// The checksum of the head.
+    head: u64,
+}
+
+/// By what a frame is known again: the checksums of its head, which holds the key, the times and
+/// the writer, and of its body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mark {
+    head: u64,
+    body: u64,
+}
+
+impl Mark {
+    /// Whether `frame` is the one again that was stored for `key`, undamaged.
+    pub(crate) fn is_of(self, key: &[u8], frame: &[u8]) -> bool {
+        let Some(start) = frame.strip_prefix(MAGIC) else {
+            return false;
+        };
+        let mut input = Input(start);
+        let (Ok(VERSION), Ok(checksum), Ok(RESPONSE)) = (input.u8(), input.u64(), input.u8())
+        else {
+            return false;
+        };
+        let Ok(head) = input.long() else {
+            return false;
+        };
+        let end = frame.len() - input.0.len();
+        checksum == self.head
+            && XxHash3_64::oneshot(&frame[COVERED..end]) == checksum
+            && Input(head).long() == Ok(key)
+            && XxHash3_64::oneshot(&frame[end..]) == self.body
+    }
 }
 
 impl ResponseFrame {
+    pub(crate) fn mark(&self) -> Mark {
+        Mark {
+            head: self.head,
+            body: self.checksum,
+        }
+    }
+
     /// The body in bytes of its own: a slice would keep a connection's large buffer alive.
     ///
     /// # Errors
@@ -204,7 +244,7 @@ pub(crate) fn decode(key: &[u8], frame: &Bytes, limit: usize) -> Result<Frame, F
         return Err(FrameFault::OtherKey);
     }
     match kind {
-        RESPONSE => head.response(frame.slice(end..)).map(Frame::Response),
+        RESPONSE => head.response(frame, end, checksum).map(Frame::Response),
         RULE if end == frame.len() => head.rule().map(Frame::Rule),
         _ => Err(FrameFault::Malformed),
     }
@@ -339,18 +379,20 @@ impl<'i> Input<'i> {
         })
     }
 
-    fn fields(&mut self) -> Read<HeaderMap> {
+    /// The values are slices of the frame.
+    fn fields(&mut self, frame: &Bytes) -> Read<HeaderMap> {
         let count = self.count(MAX_FIELDS, 2 + 1 + 4)?;
         let mut fields = HeaderMap::with_capacity(count.into());
         for _ in 0..count {
             let name = self.name()?;
-            let value = HeaderValue::from_bytes(self.long()?);
+            let value = HeaderValue::from_maybe_shared(frame.slice_ref(self.long()?));
             fields.append(name, value.map_err(|_| FrameFault::Malformed)?);
         }
         Ok(fields)
     }
 
-    fn response(&mut self, body: Bytes) -> Read<ResponseFrame> {
+    fn response(&mut self, frame: &Bytes, end: usize, head: u64) -> Read<ResponseFrame> {
+        let body = frame.slice(end..);
         let (status, version) = (self.status()?, self.version()?);
         let [response_time, initial_age, freshness] = [self.u64()?, self.u64()?, self.u64()?];
         sense(response_time.max(initial_age).max(freshness) <= MAX_TIME)?;
@@ -366,7 +408,7 @@ impl<'i> Input<'i> {
         for _ in 0..self.count(MAX_TAGS, 2)? {
             sense(self.short()?.len() <= MAX_TAG)?;
         }
-        let headers = self.fields()?;
+        let headers = self.fields(frame)?;
         sense(self.0.is_empty())?;
         // Whoever sends a length that is not that of the body lets it end in the middle of the next
         // answer of the connection.
@@ -385,6 +427,7 @@ impl<'i> Input<'i> {
             shareable_with_authorization: flags & SHAREABLE_WITH_AUTHORIZATION != 0,
             body,
             checksum,
+            head,
         })
     }
 }

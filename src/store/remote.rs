@@ -20,6 +20,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
 use tokio::{runtime::Handle, sync::Semaphore, time::Instant};
 
@@ -116,6 +117,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) key: &'a Key,
     pub(crate) request: &'a HeaderMap,
     pub(crate) origin: Origin,
+    /// What memory has, and asks for again.
+    pub(crate) local: Option<&'a Entry>,
     /// A longer frame is not one.
     pub(crate) limit: usize,
     pub(crate) deadline: Instant,
@@ -125,6 +128,8 @@ pub(crate) struct Ask<'a> {
 pub(crate) enum Looked {
     /// An entry, and by what its variants are told apart.
     Found(Entry, VaryRule),
+    /// The very frame that the entry in memory was read from.
+    Same,
     /// The store has nothing that could be used.
     Nothing,
     /// It was not asked, or did not answer.
@@ -213,6 +218,11 @@ impl Remote {
         }
     }
 
+    /// Counts a look-up that is not tried.
+    pub(crate) fn skipped(&self) {
+        self.inner.counters.skipped.raise();
+    }
+
     /// Whether a look-up would be sent now.
     pub(crate) fn is_askable(&self) -> bool {
         self.inner.is_up() && self.inner.reads.would_permit()
@@ -245,10 +255,10 @@ impl Remote {
             ))),
         };
         match result {
-            Ok((entry, rule)) => {
+            Ok(looked) => {
                 inner.settle("reads", permit, None);
                 inner.counters.hits.raise();
-                Looked::Found(entry, rule)
+                looked
             }
             Err(Missing::Nothing) => {
                 inner.settle("reads", permit, None);
@@ -450,24 +460,33 @@ impl Inner {
 
     // ---- reading ----
 
-    async fn look_up(&self, ask: &Ask<'_>) -> Result<(Entry, VaryRule), Missing> {
+    /// Never in vain, and never unknown: both are errors here.
+    async fn look_up(&self, ask: &Ask<'_>) -> Result<Looked, Missing> {
         // Never closed.
         let _place = self.in_flight.acquire().await;
-        let (frame, remaining, rule) = match self.read(ask, &ask.key.bytes).await? {
-            (Frame::Response(frame), remaining) => (frame, remaining, VaryRule::default()),
-            (Frame::Rule(names), _) => {
+        let key = &ask.key.bytes;
+        let (frame, remaining) = self.read(ask, key).await?;
+        if self.is_same(ask, &frame, remaining) {
+            return Ok(Looked::Same);
+        }
+        let (frame, remaining, rule) = match decode(key, &frame, ask.limit)? {
+            Frame::Response(frame) => (frame, remaining, VaryRule::default()),
+            Frame::Rule(names) => {
                 let rule = VaryRule::from_names(names);
                 let variant = ask.key.with_variant(&rule.values(ask.request));
-                match self.read(ask, &variant.bytes).await? {
-                    (Frame::Response(frame), remaining) => (frame, remaining, rule),
-                    (Frame::Rule(_), _) => return Err(FrameFault::Malformed.into()),
+                let (frame, remaining) = self.read(ask, &variant.bytes).await?;
+                match decode(&variant.bytes, &frame, ask.limit)? {
+                    Frame::Response(frame) => (frame, remaining, rule),
+                    Frame::Rule(_) => return Err(FrameFault::Malformed.into()),
                 }
             }
         };
-        Ok((self.entry(frame, remaining, ask.origin)?, rule))
+        let entry = self.entry(frame, remaining, ask.origin)?;
+        Ok(Looked::Found(entry, rule))
     }
 
-    async fn read(&self, ask: &Ask<'_>, key: &[u8]) -> Result<(Frame, Option<Duration>), Missing> {
+    /// The frame under a key, with the life that the store still gives it.
+    async fn read(&self, ask: &Ask<'_>, key: &[u8]) -> Result<(Bytes, Option<Duration>), Missing> {
         self.counters.reads.raise();
         let started = Instant::now();
         let stored = self
@@ -485,7 +504,19 @@ impl Inner {
             Some(seal) => seal.open(frame)?,
             None => frame,
         };
-        Ok((decode(key, &frame, ask.limit)?, remaining))
+        Ok((frame, remaining))
+    }
+
+    /// Whether what was read would only make again what memory has: then that is kept, and nothing
+    /// is copied. Not where the store gives it less life than it has, as in `entry`.
+    fn is_same(&self, ask: &Ask<'_>, frame: &[u8], remaining: Option<Duration>) -> bool {
+        let Some((local, mark)) = ask.local.and_then(|local| Some((local, local.frame?))) else {
+            return false;
+        };
+        let now = millis(self.clock.elapsed());
+        let left = local.head.lifetime.ends().saturating_sub(now);
+        let least = remaining.map_or(left, |life| millis(life).saturating_add(1000));
+        left > 0 && left <= least && mark.is_of(&ask.key.bytes, frame)
     }
 
     /// What was read as an entry of this cache.
@@ -495,7 +526,7 @@ impl Inner {
         remaining: Option<Duration>,
         origin: Origin,
     ) -> Result<Entry, Missing> {
-        let body = frame.copy_body()?;
+        let (body, mark) = (frame.copy_body()?, frame.mark());
         let time = self.time();
         let resident = since_1970(time).saturating_sub(frame.response_time);
         let mut lifetime = Lifetime {
@@ -528,7 +559,8 @@ impl Inner {
             sequence: if is_ours { frame.sequence } else { 0 },
             ..origin
         };
-        let entry = Entry::new(Arc::new(head), body, origin);
+        let mut entry = Entry::new(Arc::new(head), body, origin);
+        entry.frame = Some(mark);
         let until = lifetime.response_time.saturating_add(self.memory_ttl);
         entry.answer_until(until);
         Ok(entry)

@@ -7,6 +7,8 @@ pub mod fake_store;
 pub mod fault_proxy;
 pub mod feed;
 pub mod inner;
+pub mod load;
+pub mod log;
 pub(crate) mod redis_server;
 pub mod scripted;
 

@@ -56,6 +56,21 @@ fn build_examples(profile: &Path) {
     } else if cfg!(feature = "redis") {
         build.args(["--features", "redis"]);
     }
+    // What cargo tells a test of its package would be news to build scripts (that of ring, for one),
+    // and all that depends on them would be built anew.
+    for (name, _) in std::env::vars_os() {
+        let is_told = [
+            "CARGO_PKG_",
+            "CARGO_MANIFEST_",
+            "CARGO_CRATE_",
+            "CARGO_PRIMARY_",
+        ]
+        .iter()
+        .any(|start| name.as_encoded_bytes().starts_with(start.as_bytes()));
+        if is_told {
+            build.env_remove(name);
+        }
+    }
     match profile.file_name().and_then(OsStr::to_str) {
         None | Some("debug") => {}
         Some(other) => {

@@ -13,14 +13,18 @@ mod url;
 
 use std::{
     fmt::{self, Write},
+    future::Future,
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, Waker},
     time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
 use fred::{
-    interfaces::KeysInterface,
-    types::{Expiration, Value},
+    clients::{Client, Pipeline, WithOptions},
+    interfaces::{ClientLike, KeysInterface},
+    types::{Expiration, Key, Value, config::Options},
 };
 use md5::{Digest, Md5};
 use tokio::{runtime::Handle, task::JoinHandle};
@@ -119,8 +123,11 @@ impl RedisStore {
         named.extend_from_slice(&length.to_le_bytes());
         named.extend_from_slice(version);
         named.extend_from_slice(key.bytes());
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         for byte in (self.digest)(&named) {
-            let _ = write!(name, "{byte:02x}");
+            for digit in [byte >> 4, byte & 15] {
+                name.push(char::from(DIGITS[usize::from(digit)]));
+            }
         }
         name
     }
@@ -181,40 +188,20 @@ impl RedisStore {
         true
     }
 
-    async fn read(&self, key: &StoreKey<'_>, limit: usize) -> Result<Option<Stored>, StoreError> {
-        let name = self.name(key);
+    /// Two commands, ready to be sent on a connection. Nothing is waited for, so that none of it is
+    /// carried along in the future of a read.
+    fn ask(&self, key: &StoreKey<'_>, limit: usize) -> Result<Question<'_>, StoreError> {
+        // The text is shared between the two.
+        let name = Key::from(Bytes::from(self.name(key)));
         let asked = self.pick(0)?;
-        let pipeline = asked.connection.client.pipeline();
-        let failed = |error: fred::error::Error| store_error(&error);
-        // These two only queue.
-        let _: () = pipeline.pttl(name.as_str()).await.map_err(failed)?;
-        let _: () = pipeline
-            .getrange(name.as_str(), 0, limit)
-            .await
-            .map_err(failed)?;
-        let replies = pipeline.try_all::<Value>().await;
-        if replies
-            .iter()
-            .all(|reply| reply.as_ref().map_or_else(is_answer, |_| true))
-        {
-            asked.answered();
-        }
-        let mut replies = replies.into_iter();
-        let (life, frame) = match (replies.next(), replies.next()) {
-            (Some(Ok(life)), Some(Ok(frame))) => (life, frame),
-            (Some(Err(error)), _) | (Some(Ok(_)), Some(Err(error))) => {
-                return Err(store_error(&error));
-            }
-            _ => return Err(mismatched("PTTL and GETRANGE")),
-        };
-        let life = integer(&life).ok_or_else(|| mismatched("PTTL"))?;
-        let frame = bytes(frame).ok_or_else(|| mismatched("GETRANGE"))?;
-        Ok(match u64::try_from(life) {
-            Ok(life) => Some(Stored::new(frame).remaining(Duration::from_millis(life))),
-            Err(_) if life == -1 => Some(Stored::new(frame)),
-            Err(_) if life == -2 => None,
-            Err(_) => return Err(mismatched("PTTL")),
-        })
+        // Who reads has a time limit already, and one timer is enough.
+        let pipeline = asked.connection.client.pipeline().with_options(&Options {
+            timeout: Some(Duration::ZERO),
+            ..Options::default()
+        });
+        queued(pipeline.pttl(&name))?;
+        queued(pipeline.getrange(&name, 0, limit))?;
+        Ok(Question { asked, pipeline })
     }
 
     async fn write(
@@ -300,6 +287,48 @@ impl RedisStore {
     }
 }
 
+/// What is to be read.
+struct Question<'a> {
+    asked: Asked<'a>,
+    pipeline: WithOptions<Pipeline<Client>>,
+}
+
+impl Question<'_> {
+    async fn answer(self) -> Result<Option<Stored>, StoreError> {
+        let replies = self.pipeline.try_all::<Value>().await;
+        if replies
+            .iter()
+            .all(|reply| reply.as_ref().map_or_else(is_answer, |_| true))
+        {
+            self.asked.answered();
+        }
+        let mut replies = replies.into_iter();
+        let (life, frame) = match (replies.next(), replies.next()) {
+            (Some(Ok(life)), Some(Ok(frame))) => (life, frame),
+            (Some(Err(error)), _) | (Some(Ok(_)), Some(Err(error))) => {
+                return Err(store_error(&error));
+            }
+            _ => return Err(mismatched("PTTL and GETRANGE")),
+        };
+        let life = integer(&life).ok_or_else(|| mismatched("PTTL"))?;
+        let frame = bytes(frame).ok_or_else(|| mismatched("GETRANGE"))?;
+        Ok(match u64::try_from(life) {
+            Ok(life) => Some(Stored::new(frame).remaining(Duration::from_millis(life))),
+            Err(_) if life == -1 => Some(Stored::new(frame)),
+            Err(_) if life == -2 => None,
+            Err(_) => return Err(mismatched("PTTL")),
+        })
+    }
+}
+
+/// Puts a command into a pipeline, which takes no time.
+fn queued(command: impl Future<Output = Result<(), fred::error::Error>>) -> Result<(), StoreError> {
+    match pin!(command).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(result) => result.map_err(|error| store_error(&error)),
+        Poll::Pending => Err(StoreError::new("a command was not queued")),
+    }
+}
+
 fn not_yet() -> String {
     "there is no connection to Redis yet".to_owned()
 }
@@ -326,7 +355,8 @@ fn push_path(name: &mut String, path: &str) {
 
 impl Store for RedisStore {
     fn get<'a>(&'a self, key: &'a StoreKey<'a>, limit: usize) -> StoreFuture<'a, Option<Stored>> {
-        Box::pin(self.read(key, limit))
+        let question = self.ask(key, limit);
+        Box::pin(async move { question?.answer().await })
     }
 
     fn set<'a>(

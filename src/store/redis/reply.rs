@@ -136,7 +136,7 @@ pub(super) fn describe(error: &Error, target: &Target) -> String {
              and that Redis runs and can be reached from here"
         ),
         ErrorKind::Protocol | ErrorKind::Parse => {
-            format!("what answers at {at} is not Redis; check host and port ({details})")
+            format!("what answers at {at} is not Redis; check host and port")
         }
         ErrorKind::Config => format!("Redis at {at} cannot be used: {details}"),
         #[cfg(feature = "redis-tls")]
@@ -157,10 +157,12 @@ pub(super) fn describe(error: &Error, target: &Target) -> String {
     }
 }
 
-/// fred tells an error of the system as `Os { code: 111, .., message: "Connection refused" }`.
+/// fred tells an error of the system as `Os { code: 111, .., message: "Connection refused" }`, and
+/// one of a name as `Custom { .., error: "failed to look up" }`.
 fn in_words(details: &str) -> &str {
-    let message = details.split_once("message: \"");
-    message
-        .and_then(|(_, rest)| rest.split_once('"'))
-        .map_or(details, |(message, _)| message)
+    ["message: \"", "error: \""]
+        .into_iter()
+        .filter_map(|start| details.split_once(start)?.1.split('"').next())
+        .find(|words| !words.is_empty())
+        .unwrap_or(details)
 }

@@ -136,8 +136,8 @@ pub(super) fn parse(url: &str) -> Result<(Config, String), BuildError> {
 
 fn unknown_query() -> BuildError {
     BuildError::redis_url(
-        "the Redis URL has a query that is not known; \
-         only redis+unix:// takes one: ?db=0&user=name&pass=word",
+        "the Redis URL has a query that is not known; write the database as in \
+         redis://host:6379/0, or for a socket as in redis+unix:///run/redis.sock?db=0",
     )
 }
 

@@ -1,0 +1,398 @@
+//! What a hit from Redis costs through the layer, against the same commands sent by hand.
+//!
+//! By hand means: `PTTL` and `GETRANGE` of the very keys that the layer reads, in one pipeline,
+//! through the same client with the same settings, over as many connections, from the same tasks of
+//! the same runtime with two workers, to the same server. Both sides hold the bytes of the answer in
+//! their hands in the end; the layer makes a response of them, too.
+//!
+//! Every request that counts is answered by Redis: hits of the remote store are counted, and the
+//! inner service is never called. Two kinds of it, each key once a round: of a key that memory has,
+//! and has had for so long that Redis is asked (`redis_hit`); and of one that memory has not seen yet
+//! (`redis_first_hit`), with a new cache for each round.
+
+use std::{
+    convert::Infallible,
+    future::{Future, Ready, ready},
+    hint::black_box,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use fred::{
+    clients::Client,
+    interfaces::{ClientLike, KeysInterface},
+    types::{
+        RespVersion, Value,
+        config::{Config, ConnectionConfig, PerformanceConfig, ServerConfig, TcpConfig},
+    },
+};
+use http::{Request, Response};
+use http_body_util::{BodyExt, Empty, Full};
+use tokio::{runtime::Runtime, sync::Barrier};
+use tower::{Layer, Service};
+use tower_response_cache::{BreakerState, Cache, ManualClock, ResponseCache, ResponseCacheLayer};
+
+use crate::{redis_server::RedisServer, support::Row};
+
+/// A name, the size of bodies, how many tasks ask, whether memory knows the keys, and by how much
+/// the layer may cost more.
+type Promise = (&'static str, usize, usize, bool, f64);
+
+const PROMISES: [Promise; 8] = [
+    ("redis_hit_1_kib", 1024, 1, true, 1.15),
+    ("redis_hit_64_kib", 65_536, 1, true, 1.15),
+    ("redis_hit_1_kib_64_tasks", 1024, 64, true, 1.3),
+    ("redis_hit_64_kib_64_tasks", 65_536, 64, true, 1.3),
+    ("redis_first_hit_1_kib", 1024, 1, false, 1.15),
+    ("redis_first_hit_64_kib", 65_536, 1, false, 1.15),
+    ("redis_first_hit_1_kib_64", 1024, 64, false, 1.3),
+    ("redis_first_hit_64_kib_64", 65_536, 64, false, 1.3),
+];
+
+/// Names of the rows.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    PROMISES.iter().map(|promise| promise.0)
+}
+
+/// As many connections as the layer has by default.
+const CONNECTIONS: usize = 2;
+const WORKERS: usize = 2;
+/// Asked for in each round, each once.
+const KEYS: usize = 1024;
+const ROUNDS: usize = 40;
+/// Longer than memory answers on its own.
+const DUE: Duration = Duration::from_secs(6);
+/// As the layer asks for bodies of up to 1 MiB.
+const LIMIT: usize = 2 << 20;
+const MEMORY: u64 = 512 << 20;
+
+/// An inner service whose body begins with the path.
+#[derive(Clone)]
+struct Origin {
+    size: usize,
+    calls: Arc<AtomicUsize>,
+}
+
+impl Service<Request<Empty<Bytes>>> for Origin {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Empty<Bytes>>) -> Self::Future {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        let mut body = request.uri().path().as_bytes().to_vec();
+        body.resize(self.size, b'x');
+        let response = Response::builder()
+            .header("content-type", "application/json")
+            .header("cache-control", "public, max-age=3600")
+            .header("server", "bench")
+            .header("x-content-type-options", "nosniff")
+            .header("x-frame-options", "no-referrer-when-downgrade")
+            .header("referrer-policy", "no-referrer")
+            .header("etag", "\"400\"")
+            .header("content-length", self.size)
+            .body(Full::new(Bytes::from(body)));
+        ready(Ok(response.expect("fields are good")))
+    }
+}
+
+fn path(key: usize) -> String {
+    format!("/page/{key:06}")
+}
+
+/// What a browser sends.
+fn request(key: usize) -> Request<Empty<Bytes>> {
+    Request::get(path(key))
+        .header("host", "example.com")
+        .header(
+            "user-agent",
+            "Mozilla/5.0 (X11; Linux x86_64; rv:144.0) Gecko/20100101 Firefox/144.0",
+        )
+        .header(
+            "accept",
+            "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+        )
+        .header("accept-language", "en-US,en;q=0.5")
+        .header("accept-encoding", "gzip, deflate, br, zstd")
+        .body(Empty::new())
+        .expect("fields are good")
+}
+
+/// Runs `ask` for each of its keys, in tasks that begin together; the time until all are done.
+async fn timed<A, F, K>(tasks: usize, keys: &[K], ask: A) -> f64
+where
+    A: Fn(Vec<K>) -> F,
+    F: Future<Output = ()> + Send + 'static,
+    K: Clone,
+{
+    let barrier = Arc::new(Barrier::new(tasks + 1));
+    let mut running = Vec::new();
+    for task in 0..tasks {
+        let work = ask(keys.iter().skip(task).step_by(tasks).cloned().collect());
+        let barrier = barrier.clone();
+        running.push(tokio::spawn(async move {
+            barrier.wait().await;
+            work.await;
+        }));
+    }
+    barrier.wait().await;
+    let start = Instant::now();
+    for task in running {
+        task.await.expect("no request fails");
+    }
+    start.elapsed().as_nanos() as f64 / keys.len() as f64
+}
+
+/// The commands sent by hand.
+struct ByHand {
+    clients: Vec<Client>,
+    /// The paths, and the names that the layer has given to their keys.
+    names: Vec<(usize, Arc<str>)>,
+    next: Arc<AtomicUsize>,
+    size: usize,
+}
+
+impl ByHand {
+    async fn new(server: &RedisServer, namespace: &str, size: usize) -> Self {
+        let names = server.keys(&format!("{namespace}:*"));
+        assert_eq!(names.len(), KEYS, "all are stored");
+        // Sorted by their paths, which come first.
+        let names = names.into_iter().map(Into::into).enumerate().collect();
+        let mut clients = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let client = client(server.port());
+            client.init().await.expect("the server is there");
+            clients.push(client);
+        }
+        Self {
+            clients,
+            names,
+            next: Arc::default(),
+            size,
+        }
+    }
+
+    async fn round(&self, tasks: usize) -> f64 {
+        timed(tasks, &self.names, |names| {
+            let (clients, next, size) = (self.clients.clone(), self.next.clone(), self.size);
+            async move {
+                for (key, name) in names {
+                    let client = &clients[next.fetch_add(1, Ordering::Relaxed) % CONNECTIONS];
+                    let frame = read(client, &name).await;
+                    let path = path(key);
+                    let body = &frame[frame.len() - size..];
+                    assert!(body.starts_with(path.as_bytes()), "{name}");
+                    drop(black_box(frame));
+                }
+            }
+        })
+        .await
+    }
+}
+
+async fn read(client: &Client, name: &str) -> Bytes {
+    let pipeline = client.pipeline();
+    let _: () = pipeline.pttl(name).await.expect("queued");
+    let _: () = pipeline.getrange(name, 0, LIMIT).await.expect("queued");
+    let mut replies = pipeline.try_all::<Value>().await.into_iter();
+    match (replies.next(), replies.next()) {
+        (Some(Ok(Value::Integer(life))), Some(Ok(Value::Bytes(frame)))) if life > 0 => frame,
+        (Some(Ok(Value::Integer(life))), Some(Ok(Value::String(frame)))) if life > 0 => {
+            frame.into_inner()
+        }
+        other => panic!("{name}: {other:?}"),
+    }
+}
+
+/// With the settings of `src/store/redis/settings.rs`, but for the time limit of a command: a pause
+/// of this machine is to be a slow round here, not the end. It is a timer all the same.
+fn client(port: u16) -> Client {
+    let config = Config {
+        server: ServerConfig::new_centralized("127.0.0.1", port),
+        version: RespVersion::RESP3,
+        ..Config::default()
+    };
+    let performance = PerformanceConfig {
+        default_command_timeout: Duration::from_secs(10),
+        ..PerformanceConfig::default()
+    };
+    let connection = ConnectionConfig {
+        max_command_attempts: 1,
+        max_command_buffer_len: 1024,
+        tcp: TcpConfig {
+            nodelay: Some(true),
+            ..TcpConfig::default()
+        },
+        ..ConnectionConfig::default()
+    };
+    Client::new(config, Some(performance), Some(connection), None)
+}
+
+/// The layer in front of the same keys.
+struct Layered {
+    cache: Cache,
+    clock: ManualClock,
+    service: ResponseCache<Origin>,
+    calls: Arc<AtomicUsize>,
+    size: usize,
+}
+
+impl Layered {
+    async fn new(server: &RedisServer, namespace: &str, size: usize) -> Self {
+        let clock = ManualClock::new();
+        let cache = Cache::redis(server.url(), namespace)
+            .pool_size(CONNECTIONS)
+            .memory(MEMORY)
+            .clock(clock.clone())
+            .build()
+            .expect("the settings are good");
+        cache.connect().await.expect("the server is there");
+        let calls = Arc::<AtomicUsize>::default();
+        let origin = Origin {
+            size,
+            calls: calls.clone(),
+        };
+        Self {
+            service: ResponseCacheLayer::new(&cache).layer(origin),
+            cache,
+            clock,
+            calls,
+            size,
+        }
+    }
+
+    fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// Asks for every key once.
+    async fn ask_for_all(&self, tasks: usize) -> f64 {
+        let keys: Vec<usize> = (0..KEYS).collect();
+        timed(tasks, &keys, |keys| {
+            // Requests are made beforehand: they are the server's work.
+            let requests: Vec<_> = keys.into_iter().map(|key| (key, request(key))).collect();
+            let (mut service, size) = (self.service.clone(), self.size);
+            async move {
+                for (key, request) in requests {
+                    let response = service.call(request).await;
+                    let response = response.unwrap_or_else(|never| match never {});
+                    let mut body = response.into_body();
+                    let frame = body.frame().await.expect("a body").expect("all of it");
+                    let frame = frame.into_data().expect("bytes");
+                    let path = path(key);
+                    assert!(frame.len() == size && frame.starts_with(path.as_bytes()));
+                    drop(black_box((frame, body)));
+                }
+            }
+        })
+        .await
+    }
+
+    /// `None` when Redis, or we, stood still for so long that a time limit was met.
+    async fn round(&self, tasks: usize) -> Option<f64> {
+        self.clock.advance(DUE);
+        // After such a pause Redis is left alone for a moment.
+        while self.cache.health().reads() != BreakerState::Closed {
+            self.ask_for_all(1).await;
+            self.clock.advance(DUE);
+        }
+        let (before, calls) = (self.cache.stats(), self.calls());
+        let time = self.ask_for_all(tasks).await;
+        let after = self.cache.stats();
+        let (was, is) = (before.remote(), after.remote());
+        if (is.timeouts(), is.skipped()) != (was.timeouts(), was.skipped()) {
+            return None;
+        }
+        let hits = after.remote().hits() - before.remote().hits();
+        assert_eq!(hits, KEYS as u64, "each from Redis");
+        assert_eq!(self.calls(), calls, "none from the inner service");
+        Some(time)
+    }
+}
+
+async fn measure(server: &RedisServer, promise: Promise) -> Row {
+    let (name, size, tasks, is_known, most) = promise;
+    let namespace = format!("bench-{size}");
+    let first = Layered::new(server, &namespace, size).await;
+    if server.keys(&format!("{namespace}:*")).is_empty() {
+        first.ask_for_all(1).await;
+        assert_eq!(first.calls(), KEYS);
+        first.cache.close().await;
+    }
+    let by_hand = ByHand::new(server, &namespace, size).await;
+    let mut layered = Layered::new(server, &namespace, size).await;
+    layered.ask_for_all(1).await;
+    let (mut reference, mut figure) = (f64::INFINITY, f64::INFINITY);
+    let mut counted = 0;
+    for _ in 0..ROUNDS {
+        reference = reference.min(by_hand.round(tasks).await);
+        if !is_known {
+            layered.cache.close().await;
+            layered = Layered::new(server, &namespace, size).await;
+        }
+        if let Some(time) = layered.round(tasks).await {
+            figure = figure.min(time);
+            counted += 1;
+        }
+    }
+    assert!(counted > ROUNDS / 2, "{name}: this machine is too busy");
+    layered.cache.close().await;
+    for client in &by_hand.clients {
+        let _ = client.quit().await;
+    }
+    Row {
+        name,
+        reference,
+        figure,
+        bound: Some(most * reference),
+    }
+}
+
+/// Nanoseconds by hand and through the layer, in turns, and the best round of each.
+pub(crate) fn rows() -> Vec<Row> {
+    let server = RedisServer::start();
+    let runtime = runtime();
+    PROMISES
+        .into_iter()
+        .map(|promise| runtime.block_on(measure(&server, promise)))
+        .collect()
+}
+
+/// One side alone, for profilers: `--by-hand` or `--layered`, then size and number of tasks.
+pub(crate) fn profile(side: &str, size: usize, tasks: usize) {
+    let rounds = std::env::var("ROUNDS").map_or(20, |rounds| rounds.parse().unwrap_or(20));
+    let server = RedisServer::start();
+    runtime().block_on(async {
+        let layered = Layered::new(&server, "bench", size).await;
+        layered.ask_for_all(1).await;
+        while layered.cache.stats().remote().writes() < KEYS as u64 {
+            tokio::task::yield_now().await;
+        }
+        let by_hand = ByHand::new(&server, "bench", size).await;
+        let mut best = f64::INFINITY;
+        for _ in 0..rounds {
+            best = best.min(match side {
+                "--by-hand" => by_hand.round(tasks).await,
+                _ => layered.round(tasks).await.unwrap_or(f64::INFINITY),
+            });
+        }
+        println!("{side}: {best:.0} ns");
+    });
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .enable_all()
+        .build()
+        .expect("threads can be made")
+}
