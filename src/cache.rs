@@ -183,7 +183,7 @@ impl Cache {
         let selector = selector.into();
         let done = self.core.log.add(&selector);
         if let (Some(remote), Kind::Resource(resource)) = (self.remote(), &selector.0) {
-            remote.delete(resource);
+            remote.delete(resource, |key| self.core.memory.variants(key));
         }
         done
     }

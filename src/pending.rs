@@ -101,8 +101,8 @@ impl Pending {
             .cache
             .remote()
             .filter(|_| !settings.has_own_entries());
-        if let (Some(remote), depth @ 1..) = (remote, lookup.parts.depth) {
-            remote.learn_depth(depth);
+        if let Some(remote) = remote {
+            remote.learn_request(&lookup.parts);
         }
         Self {
             key: lookup.parts.to_key(lookup.hash, lookup.key_len),

@@ -346,6 +346,14 @@ impl Memory {
         }
     }
 
+    /// The variants of a key that were stored here.
+    pub(crate) fn variants(&self, key: &Key) -> Vec<Key> {
+        match self.map.peek(&MapKey(key.clone())) {
+            Some(Slot::Variants(variants)) => variants.keys.clone(),
+            _ => Vec::new(),
+        }
+    }
+
     /// The heaviest entry that there is room for, in bytes.
     pub(crate) fn heaviest(&self) -> u64 {
         self.heaviest

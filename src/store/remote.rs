@@ -31,7 +31,7 @@ use crate::{
     headers::{Strip, has_status_slot, stored_head},
     health::Health,
     invalidation::Log,
-    key::Key,
+    key::{Key, KeyParts},
     policy::VaryRule,
     selector::Resource,
     shapes::{Shape, Shapes},
@@ -298,10 +298,14 @@ impl Remote {
         self.post(key, path, What::Rule(names, entry));
     }
 
-    /// Deletes what is stored of a resource under the plain keys of every layer of this cache.
-    pub(crate) fn delete(&self, resource: &Resource) {
+    /// Deletes what is stored of a resource under the keys that every layer of this cache gives it,
+    /// with those `variants` of a key that memory knows.
+    pub(crate) fn delete(&self, resource: &Resource, variants: impl Fn(&Key) -> Vec<Key>) {
         let path: Arc<str> = resource.path().into();
         for key in self.inner.shapes.keys(resource) {
+            for variant in variants(&key) {
+                self.post(&variant, path.clone(), What::Delete);
+            }
             self.post(&key, path.clone(), What::Delete);
         }
     }
@@ -311,9 +315,9 @@ impl Remote {
         self.inner.shapes.learn(shape);
     }
 
-    /// Notes that layers are nested so deep.
-    pub(crate) fn learn_depth(&self, depth: u8) {
-        self.inner.shapes.learn_depth(depth);
+    /// Remembers in what manner a request came.
+    pub(crate) fn learn_request(&self, parts: &KeyParts<'_>) {
+        self.inner.shapes.learn_request(parts);
     }
 
     pub(crate) async fn connect(&self) -> Result<(), StoreError> {
