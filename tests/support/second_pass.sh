@@ -18,8 +18,6 @@ left_out() {
 skipped=(
     # Layers whose `partition_by` has one name share what is in Redis, as the name says.
     --skip layers_with_closures_of_their_own_share_nothing_and_clones_do
-    # Of the memory of this process, which the client of Redis shares.
-    --skip small_frames_take_no_more_room_than_is_reserved
 )
 
 targets=()
