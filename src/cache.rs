@@ -143,7 +143,8 @@ impl Cache {
     /// Switches the cache off or on while the service runs; for 3 a.m.
     ///
     /// Off: nothing is looked up or stored, responses say `X-Cache: BYPASS`, and what was stored is
-    /// forgotten, so that switching on starts cold.
+    /// forgotten, so that switching on starts cold. Nothing is deleted in a remote store: what other
+    /// processes stored there stays unused by this one until it has stored its own.
     pub fn set_enabled(&self, enabled: bool) {
         let was = self.core.is_enabled.swap(enabled, Ordering::AcqRel);
         if was && !enabled {
@@ -201,6 +202,9 @@ impl Cache {
     pub async fn connect(&self) -> Result<(), StoreError> {
         match self.remote() {
             Some(remote) => remote.connect().await,
+            None if self.has_remote() => Err(StoreError::new(
+                "the cache was closed, which ended its link for good; build a new one",
+            )),
             None => Ok(()),
         }
     }

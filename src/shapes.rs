@@ -9,7 +9,7 @@ use std::{
     borrow::Cow,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
 };
 
@@ -26,6 +26,8 @@ const MAX_DEPTH: u8 = 4;
 const LEAST_DEPTH: u8 = 1;
 /// How many kinds of requests are remembered, the latest ones.
 const MAX_MANNERS: usize = 16;
+/// How many keys are deleted at most for one resource.
+const MAX_KEYS: usize = 256;
 /// Of longer fields nobody needs to know.
 const MAX_MANNER: usize = 512;
 
@@ -70,6 +72,7 @@ pub(crate) struct Shapes {
     /// The latest one last.
     manners: Mutex<Vec<Manner>>,
     depth: AtomicU8,
+    is_warned: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -79,8 +82,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Shapes {
     pub(crate) fn learn(&self, shape: Shape) {
         let mut known = lock(&self.known);
-        if known.len() < MAX_SHAPES && !known.contains(&shape) {
-            known.push(shape);
+        if known.contains(&shape) {
+            return;
+        }
+        if known.len() < MAX_SHAPES {
+            return known.push(shape);
+        }
+        if !self.is_warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                target: "tower_response_cache",
+                "one cache has more than {MAX_SHAPES} layers with different settings: invalidations delete nothing in Redis of those beyond"
+            );
         }
     }
 
@@ -147,6 +159,9 @@ impl Shapes {
                     ..KeyParts::default()
                 };
                 for depth in 0..=depth {
+                    if keys.len() == MAX_KEYS {
+                        return keys;
+                    }
                     parts.depth = depth;
                     let (hash, len) = parts.hash();
                     keys.push(parts.to_key(hash, len));

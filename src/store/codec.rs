@@ -54,8 +54,8 @@ const SHAREABLE_WITH_AUTHORIZATION: u8 = 2;
 
 /// As many fields as a stored head may have, and some of ours.
 const MAX_FIELDS: u16 = 160;
-/// More selecting fields than values fit into a key.
-const MAX_NAMES: u16 = 4096;
+/// More selecting fields than any response names.
+const MAX_NAMES: u16 = 64;
 /// How many tags a response may have, and how long each may be.
 const MAX_TAGS: u16 = 32;
 const MAX_TAG: usize = 256;
@@ -370,11 +370,10 @@ impl<'i> Input<'i> {
 
     fn version(&mut self) -> Read<Version> {
         Ok(match self.u8()? {
-            9 => Version::HTTP_09,
             10 => Version::HTTP_10,
-            11 => Version::HTTP_11,
+            // Servers of ours write no other version than these.
+            9 | 11 | 30 => Version::HTTP_11,
             20 => Version::HTTP_2,
-            30 => Version::HTTP_3,
             _ => return Err(FrameFault::Malformed),
         })
     }

@@ -101,7 +101,7 @@ counters! {
     skipped = "skipped",
     /// Frames and deletions that the store has taken.
     writes = "writes",
-    /// Frames that were not written because too much waited already.
+    /// Frames and deletions for which there was no room among what waits.
     dropped = "dropped",
 }
 

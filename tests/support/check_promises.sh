@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Fails where tests/promises.txt names a test or a bench that does not exist.
-# A line is: NUMBER | what is promised | names, separated by spaces; `bench:NAME` is a row of a bench.
+# A line is: NUMBER | what is promised | names, separated by spaces; `bench:NAME` is a row of a bench,
+# `run:FILE` a script that tests/run.sh calls.
 set -euo pipefail
 known=$(mktemp)
 trap 'rm -f "$known"' EXIT
@@ -16,6 +17,14 @@ while IFS='|' read -r number promise names; do
         failed=1
     fi
     for name in $names; do
+        case "$name" in run:*)
+            script=${name#run:}
+            if [ ! -x "$script" ] || ! grep -q "^$script" tests/run.sh; then
+                echo "promise $number names $script, which tests/run.sh does not call" >&2
+                failed=1
+            fi
+            continue ;;
+        esac
         if ! grep -qxF -- "$name" "$known"; then
             echo "promise $number names $name, which does not exist" >&2
             failed=1

@@ -17,7 +17,7 @@ async fn a_server_that_comes_late_is_used_by_itself() {
     assert_eq!(error.kind(), StoreErrorKind::Unavailable);
     let at = format!("127.0.0.1:{}", server.port());
     assert!(error.to_string().contains(&at), "{error}");
-    assert!(store.get(&KEY, LIMIT).await.is_err());
+    assert!(read(&store, &KEY).await.is_err());
     server.restart();
     works_again(&store).await;
 }
@@ -89,7 +89,7 @@ async fn slow_answers_are_no_reason_to_begin_anew() {
     let mut late = 0;
     for _ in 0..20 {
         // On a machine that halts for so long, an answer may be there when the time is looked at.
-        match store.get(&KEY, LIMIT).await {
+        match read(&store, &KEY).await {
             Ok(none) => assert!(none.is_none()),
             Err(error) => {
                 assert_eq!(error.kind(), StoreErrorKind::Timeout);
@@ -114,7 +114,7 @@ async fn cut_connections_are_made_again() {
     }
     proxy.set(Fault::RandomCuts(0.3));
     for _ in 0..100 {
-        let _ = store.get(&KEY, LIMIT).await;
+        let _ = read(&store, &KEY).await;
     }
     proxy.set(Fault::None);
     works_again(&store).await;
@@ -132,7 +132,7 @@ async fn shifted_replies_are_noticed_and_renewed() {
     proxy.spare(0);
     proxy.set(Fault::InsertReply(1.0));
     until("an answer to something else", async || {
-        let result = store.get(&KEY, LIMIT).await;
+        let result = read(&store, &KEY).await;
         result.is_err_and(|error| error.kind() == StoreErrorKind::Mismatched)
     })
     .await;
@@ -159,7 +159,7 @@ async fn a_replica_is_read_and_refuses_to_be_written() {
             .await
             .unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Refused, "{error}");
-        assert!(store.get(&KEY, LIMIT).await.expect("got").is_some());
+        assert!(read(&store, &KEY).await.expect("got").is_some());
         assert_eq!(store.link(), Link::Up);
     }
     server.command(&["REPLICAOF", "NO", "ONE"]).ok();
@@ -180,7 +180,7 @@ async fn one_line_is_said_for_each_change() {
     server.kill();
     eventually("it is down", || store.link() != Link::Up).await;
     for _ in 0..100 {
-        assert!(store.get(&KEY, LIMIT).await.is_err());
+        assert!(read(&store, &KEY).await.is_err());
     }
     server.restart();
     works_again(&store).await;
@@ -211,7 +211,7 @@ async fn client(store: Arc<RedisStore>, number: usize, is_over: Arc<AtomicBool>)
             continue;
         }
         let _ = store.set(&key, frame.clone(), in_a_minute(&store)).await;
-        if let Ok(Some(found)) = store.get(&key, LIMIT).await {
+        if let Ok(Some(found)) = read(&store, &key).await {
             assert!(found.frame == frame, "the frame of another key");
             worked += 1;
         }

@@ -12,8 +12,9 @@ use bytes::Bytes;
 use super::{RedisSettings, RedisStore};
 use crate::{
     clock::{ManualClock, SystemClock},
-    error::StoreErrorKind,
+    error::{StoreError, StoreErrorKind},
     store::{Link, Store, StoreKey, Stored},
+    timer::within,
 };
 
 #[allow(dead_code, unreachable_pub)]
@@ -49,6 +50,12 @@ async fn connected(url: &str) -> RedisStore {
     store
 }
 
+/// Reads as the cache does: whoever reads has a limit in time, the store has none.
+async fn read(store: &RedisStore, key: &StoreKey<'_>) -> Result<Option<Stored>, StoreError> {
+    let in_time = within(Duration::from_millis(50), store.get(key, LIMIT)).await;
+    in_time.unwrap_or_else(|| Err(StoreError::timeout("no answer within 50 ms")))
+}
+
 /// What `connect` says when it does not work out.
 async fn complaint(url: &str) -> String {
     let error = store(url).connect().await.unwrap_err();
@@ -73,10 +80,7 @@ async fn works_again(store: &RedisStore) {
     until("it works again", async || {
         store.link() == Link::Up
             && store.set(&KEY, FRAME, in_a_minute(store)).await.is_ok()
-            && store
-                .get(&KEY, LIMIT)
-                .await
-                .is_ok_and(|found| found.is_some())
+            && read(store, &KEY).await.is_ok_and(|found| found.is_some())
     })
     .await;
     let took = began.elapsed();
@@ -86,7 +90,7 @@ async fn works_again(store: &RedisStore) {
 /// Asks until the connections are taken for lost.
 async fn until_given_up(store: &RedisStore) {
     until("it is down", async || {
-        let _ = store.get(&KEY, LIMIT).await;
+        let _ = read(store, &KEY).await;
         store.link() != Link::Up
     })
     .await;
