@@ -23,7 +23,7 @@ use std::{
 use bytes::Bytes;
 use fred::{
     clients::{Client, Pipeline},
-    interfaces::{ClientLike, KeysInterface},
+    interfaces::KeysInterface,
     types::{Expiration, Key, Value},
 };
 use md5::{Digest, Md5};
