@@ -24,7 +24,10 @@ use http_body_util::{Empty, Full};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use support::{Row, is_listed, report};
 use tower::{Layer, Service};
-use tower_response_cache::{Cache, ResponseCacheLayer};
+use tower_response_cache::{
+    Cache, ResponseCacheLayer,
+    fuzzing::{KEY, decode, encode},
+};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -234,6 +237,16 @@ where
     }
 }
 
+/// What is allocated to decode a frame from a remote store; `promises.rs` has the time.
+fn bytes_of_decoding(size: usize) -> f64 {
+    let frame = encode(KEY, &vec![b'x'; size]);
+    // Whatever is made once is made before.
+    drop(decode(KEY, &frame).expect("a frame"));
+    let before = ALLOCATOR.stats().bytes_allocated;
+    drop(black_box(decode(KEY, black_box(&frame)).expect("a frame")));
+    (ALLOCATOR.stats().bytes_allocated - before) as f64
+}
+
 #[inline(never)]
 fn one_hit<S>(service: &mut S, request: Request<Empty<Bytes>>) -> S::Response
 where
@@ -250,6 +263,7 @@ fn main() -> ExitCode {
         "vary_hit_time",
         "bypass_allocations",
         "miss_time",
+        "decode_of_64_kib_bytes",
     ];
     if is_listed(&names) {
         return ExitCode::SUCCESS;
@@ -265,6 +279,14 @@ fn main() -> ExitCode {
         for _ in 0..std::env::var("ROUNDS").map_or(1, |rounds| rounds.parse().unwrap_or(1)) {
             count_hits(&mut service, 1000);
         }
+        return ExitCode::SUCCESS;
+    }
+    #[cfg(feature = "redis")]
+    if std::env::args().any(|argument| argument == "--count-hits-before-redis") {
+        // The same with a second tier. Outside of a runtime nothing is ever sent there.
+        let cache = Cache::redis("redis://127.0.0.1:1", "bench").build();
+        let layer = ResponseCacheLayer::new(cache.expect("the settings are good"));
+        count_hits(&mut layer.layer(plain(1024)), 1000);
         return ExitCode::SUCCESS;
     }
     if std::env::args().any(|argument| argument == "--count-misses") {
@@ -365,6 +387,12 @@ fn main() -> ExitCode {
             reference: bare.nanoseconds,
             figure: miss.nanoseconds,
             bound: None,
+        },
+        Row {
+            name: names[6],
+            reference: bytes_of_decoding(1024),
+            figure: bytes_of_decoding(65_536),
+            bound: Some(bytes_of_decoding(1024)),
         },
     ];
     report(&rows)

@@ -297,7 +297,8 @@ impl Layered {
         .await
     }
 
-    /// `None` when Redis, or we, stood still for so long that a time limit was met.
+    /// `None` when not each was a hit from Redis, or the inner service was called: Redis, or we,
+    /// stood still for so long that a time limit was met. Most rounds must count.
     async fn round(&self, tasks: usize) -> Option<f64> {
         self.clock.advance(DUE);
         // After such a pause Redis is left alone for a moment.
@@ -308,13 +309,11 @@ impl Layered {
         let (before, calls) = (self.cache.stats(), self.calls());
         let time = self.ask_for_all(tasks).await;
         let after = self.cache.stats();
-        let (was, is) = (before.remote(), after.remote());
-        if (is.timeouts(), is.skipped()) != (was.timeouts(), was.skipped()) {
+        let hits = after.remote().hits() - before.remote().hits();
+        if (hits, self.calls()) != (KEYS as u64, calls) {
+            eprintln!("a round that does not count:\n  {before}\n  {after}");
             return None;
         }
-        let hits = after.remote().hits() - before.remote().hits();
-        assert_eq!(hits, KEYS as u64, "each from Redis");
-        assert_eq!(self.calls(), calls, "none from the inner service");
         Some(time)
     }
 }

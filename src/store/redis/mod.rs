@@ -22,9 +22,9 @@ use std::{
 
 use bytes::Bytes;
 use fred::{
-    clients::{Client, Pipeline, WithOptions},
-    interfaces::{ClientLike, KeysInterface},
-    types::{Expiration, Key, Value, config::Options},
+    clients::{Client, Pipeline},
+    interfaces::KeysInterface,
+    types::{Expiration, Key, Value},
 };
 use md5::{Digest, Md5};
 use tokio::{runtime::Handle, task::JoinHandle};
@@ -194,11 +194,7 @@ impl RedisStore {
         // The text is shared between the two.
         let name = Key::from(Bytes::from(self.name(key)));
         let asked = self.pick(0)?;
-        // Who reads has a time limit already, and one timer is enough.
-        let pipeline = asked.connection.client.pipeline().with_options(&Options {
-            timeout: Some(Duration::ZERO),
-            ..Options::default()
-        });
+        let pipeline = asked.connection.client.pipeline();
         queued(pipeline.pttl(&name))?;
         queued(pipeline.getrange(&name, 0, limit))?;
         Ok(Question { asked, pipeline })
@@ -290,7 +286,7 @@ impl RedisStore {
 /// What is to be read.
 struct Question<'a> {
     asked: Asked<'a>,
-    pipeline: WithOptions<Pipeline<Client>>,
+    pipeline: Pipeline<Client>,
 }
 
 impl Question<'_> {
