@@ -28,6 +28,8 @@ pub(super) fn builder() -> CacheBuilder {
     let namespace = format!("test-{}", COUNT.fetch_add(1, Ordering::Relaxed));
     Cache::builder()
         .redis(RedisServer::shared().url(), namespace)
+        // A second one would be made, and ask Redis for the time, while the test moves its clock.
+        .pool_size(1)
         .wrap_store(|store| {
             connect(Arc::clone(&store));
             note("connected");
