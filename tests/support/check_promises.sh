@@ -6,7 +6,7 @@ set -euo pipefail
 known=$(mktemp)
 trap 'rm -f "$known"' EXIT
 cargo test --quiet --all-features --lib --tests --examples -- --list 2>/dev/null | sed -n 's/: test$//p' > "$known"
-cargo bench --quiet --benches -- --list 2>/dev/null | sed -n 's/: benchmark$/ /p' | sed 's/^/bench:/;s/ $//' >> "$known"
+cargo bench --quiet --profile dev --all-features --benches -- --list 2>/dev/null | sed -n 's/: benchmark$/ /p' | sed 's/^/bench:/;s/ $//' >> "$known"
 failed=0
 lines=0
 while IFS='|' read -r number promise names; do
