@@ -311,7 +311,10 @@ impl Layered {
         let after = self.cache.stats();
         let hits = after.remote().hits() - before.remote().hits();
         if (hits, self.calls()) != (KEYS as u64, calls) {
-            eprintln!("a round that does not count:\n  {before}\n  {after}");
+            let why = self.cache.health();
+            eprintln!(
+                "{tasks} tasks, a round that does not count:\n  {before}\n  {after}\n  {why:?}"
+            );
             return None;
         }
         Some(time)
