@@ -27,7 +27,10 @@ use fred::{
     types::{Expiration, Key, Value},
 };
 use md5::{Digest, Md5};
-use tokio::{runtime::Handle, task::JoinHandle};
+use tokio::{
+    runtime::Handle,
+    task::{JoinHandle, unconstrained},
+};
 
 pub(crate) use self::settings::RedisSettings;
 use self::{
@@ -317,9 +320,10 @@ impl Question<'_> {
     }
 }
 
-/// Puts a command into a pipeline, which takes no time.
+/// Puts a command into a pipeline, which takes no time. Unconstrained, because fred hears of it over
+/// a channel, which waits where a task has used up its turn.
 fn queued(command: impl Future<Output = Result<(), fred::error::Error>>) -> Result<(), StoreError> {
-    match pin!(command).poll(&mut Context::from_waker(Waker::noop())) {
+    match pin!(unconstrained(command)).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(result) => result.map_err(|error| store_error(&error)),
         Poll::Pending => Err(StoreError::new("a command was not queued")),
     }

@@ -390,3 +390,19 @@ async fn commands_may_be_dropped_at_any_moment() {
         assert_eq!(found.frame, FRAME);
     }
 }
+
+#[tokio::test]
+async fn a_task_that_has_used_up_its_turn_reads_all_the_same() {
+    use std::{future::poll_fn, pin::pin, task::Poll};
+    use tokio::task::coop::{consume_budget, has_budget_remaining};
+    let server = RedisServer::start();
+    let store = connected(&server.url()).await;
+    // tokio lets what it offers wait then, until the task has let others have a turn.
+    let read = poll_fn(|cx| {
+        while has_budget_remaining() {
+            let _ = pin!(consume_budget()).poll(cx);
+        }
+        Poll::Ready(store.get(&KEY, LIMIT))
+    });
+    assert_eq!(read.await.await, Ok(None));
+}
