@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use http::{header::COOKIE, response};
+use http::{HeaderMap, header::COOKIE, response};
 use http_body::Body;
 use tokio::time::Instant;
 
@@ -50,10 +50,11 @@ pub(crate) enum Judged {
     Refuse(Reason),
 }
 
-/// Judges the head of a response.
+/// Judges the head of a response to a request whose fields the client sent so.
 pub(crate) fn judge<B: Body>(
     settings: &Settings,
     pending: &Pending,
+    request: &HeaderMap,
     head: &mut response::Parts,
     body: &B,
     started: Started,
@@ -65,7 +66,7 @@ pub(crate) fn judge<B: Body>(
     }
     let is_credential = |name: &str| settings.credentials.contains(name);
     let facts = RequestFacts {
-        headers: &pending.headers,
+        headers: request,
         authorization: pending.authorization,
         personal: pending.personal,
         partitioned: settings.partition_by.is_some(),
@@ -110,7 +111,7 @@ pub(crate) fn judge<B: Body>(
         shareable_with_authorization: plan.shareable_with_authorization && is_for_all,
         ..*plan
     };
-    let values = plan.vary.values(&pending.headers);
+    let values = plan.vary.values(request);
     if values.len() > MAX_KEY {
         return Judged::Refuse(Reason::KeyTooLong);
     }

@@ -42,9 +42,13 @@ pub(crate) struct Miss<S, ReqBody> {
     pub(crate) inner: S,
     pub(crate) settings: Arc<Settings>,
     pub(crate) request: Request<ReqBody>,
-    pub(crate) pending: Pending,
+    pub(crate) pending: Box<Pending>,
     pub(crate) leave: Leave,
     pub(crate) lead: Arc<Lead>,
+    /// For all waiting together, however often it begins anew.
+    pub(crate) patience: Instant,
+    /// Fills of others that it waited for in vain.
+    pub(crate) failures: u32,
 }
 
 /// What waiting for a flight came to.
@@ -65,27 +69,24 @@ where
     ResBody::Data: Send,
     ResBody::Error: Send,
 {
-    pub(crate) async fn answer(mut self) -> Answer<ResBody, S::Error> {
+    pub(crate) async fn answer(mut self: Box<Self>) -> Answer<ResBody, S::Error> {
         if let Some(reason) = self.pending.alone {
             return self.fill_alone(Some(reason)).await;
         }
         if !self.pending.is_head && self.pending.otherwise != Otherwise::Fill {
-            return self.look_only().await;
+            return Box::pin(self.look_only()).await;
         }
-        let mut failures = 0;
-        // For all waiting together, however often it begins anew.
-        let patience = after(self.settings.wait_timeout);
         for round in 0..MAX_ROUNDS {
             if round > 0 {
-                if let Some(hit) = self.pending.look() {
+                if let Some(hit) = self.pending.look(self.request.headers()) {
                     return Ok(self.hit(hit));
                 }
             }
             if self.pending.is_head {
-                let Some(ticket) = self.pending.join_existing() else {
-                    return self.look_only().await;
+                let Some(ticket) = self.pending.join_existing(self.request.headers()) else {
+                    return Box::pin(self.look_only()).await;
                 };
-                match self.follow(ticket, patience, &mut failures).await {
+                match self.follow(ticket).await {
                     Waited::Answered(response) => return Ok(*response),
                     Waited::Again => continue,
                     Waited::Alone(_) | Waited::InnerLayer => break,
@@ -96,31 +97,32 @@ where
             if is_marked(Mark::Uncacheable) || is_marked(Mark::Failing) {
                 return self.fill_alone(None).await;
             }
-            let waited = match self.pending.join() {
+            let waited = match self.pending.join(self.request.headers()) {
                 Joined::Lead(guard) => return self.lead(guard).await,
-                Joined::Follow(ticket) => self.follow(ticket, patience, &mut failures).await,
-                Joined::Behind(ticket) => self.follow_to_end(ticket, patience).await,
+                Joined::Follow(ticket) => self.follow(ticket).await,
+                Joined::Behind(ticket) => self.follow_to_end(ticket).await,
                 Joined::Full => Waited::Alone(Reason::TooManyWaiting),
             };
             match waited {
                 Waited::Answered(response) => return Ok(*response),
                 Waited::Again => {}
                 Waited::Alone(reason) => return self.fill_alone(Some(reason)).await,
-                Waited::InnerLayer => return self.pass_further_in().await,
+                Waited::InnerLayer => return Box::pin(self.pass_further_in()).await,
             }
         }
         if self.pending.is_head {
-            return self.pass_missed(Reason::Head).await;
+            return Box::pin(self.pass_missed(Reason::Head)).await;
         }
         self.fill_alone(Some(Reason::NotCollapsed)).await
     }
 
     /// For a request that fills nothing: what the remote store has, or it goes its way.
-    async fn look_only(self) -> Answer<ResBody, S::Error> {
+    async fn look_only(self: Box<Self>) -> Answer<ResBody, S::Error> {
         if self.pending.may_fetch() {
-            match self.pending.join_look_up() {
+            match self.pending.join_look_up(self.request.headers()) {
                 Joined::Lead(guard) => {
-                    self.pending.fetch(guard.flight().origin()).await;
+                    let origin = guard.flight().origin();
+                    self.pending.fetch(self.request.headers(), origin).await;
                     guard.end(Ending::Look, Vec::new());
                 }
                 Joined::Follow(ticket) | Joined::Behind(ticket) => {
@@ -130,7 +132,7 @@ where
                 }
                 Joined::Full => {}
             }
-            if let Some(hit) = self.pending.look() {
+            if let Some(hit) = self.pending.look(self.request.headers()) {
                 return Ok(self.hit(hit));
             }
         }
@@ -147,7 +149,7 @@ where
     }
 
     /// As it came, to the inner service.
-    async fn pass_missed(mut self, reason: Reason) -> Answer<ResBody, S::Error> {
+    async fn pass_missed(mut self: Box<Self>, reason: Reason) -> Answer<ResBody, S::Error> {
         let said = self.pending.said(Some(reason));
         let extensions = self.request.extensions_mut();
         pass(extensions, self.pending.cache.id());
@@ -165,14 +167,9 @@ where
 
     // ---- waiting for somebody else's fill ----
 
-    async fn follow(
-        &mut self,
-        ticket: Ticket,
-        patience: Instant,
-        failures: &mut u32,
-    ) -> Waited<ResBody> {
+    async fn follow(&mut self, ticket: Ticket) -> Waited<ResBody> {
         let head = poll_fn(|cx| ticket.poll_head(cx));
-        let Some(outcome) = until(patience, head).await else {
+        let Some(outcome) = until(self.patience, head).await else {
             return Waited::Alone(Reason::WaitTimeout);
         };
         let (shared, entry) = match outcome {
@@ -187,8 +184,8 @@ where
                 return Waited::Again;
             }
             Outcome::Ended(Ending::Failed) => {
-                *failures += 1;
-                if *failures < 2 {
+                self.failures += 1;
+                if self.failures < 2 {
                     return Waited::Again;
                 }
                 let (cache, mark) = (&self.pending.cache, self.pending.mark);
@@ -196,7 +193,7 @@ where
                 return Waited::Alone(Reason::InnerError);
             }
         };
-        if !shared.rule.is_empty() && shared.values != shared.rule.values(&self.pending.headers) {
+        if !shared.rule.is_empty() && shared.values != shared.rule.values(self.request.headers()) {
             // Those who want another variant regroup, a flight for each.
             self.pending.rule = Some(shared.rule.clone());
             self.pending.forward = Forward::VaryMiss;
@@ -220,9 +217,9 @@ where
     }
 
     /// Waits until a fill is over that started before a request that wants a newer one.
-    async fn follow_to_end(&mut self, ticket: Ticket, patience: Instant) -> Waited<ResBody> {
+    async fn follow_to_end(&mut self, ticket: Ticket) -> Waited<ResBody> {
         let end = poll_fn(|cx| ticket.poll_end(cx));
-        match until(patience, end).await {
+        match until(self.patience, end).await {
             Some(_) => Waited::Again,
             None => Waited::Alone(Reason::WaitTimeout),
         }
@@ -268,17 +265,17 @@ where
     // ---- calling the inner service ----
 
     /// The first of its key: fills, and the others wait.
-    async fn lead(self, guard: Guard) -> Answer<ResBody, S::Error> {
+    async fn lead(self: Box<Self>, guard: Guard) -> Answer<ResBody, S::Error> {
         // Between the look-up and the start of this flight another one may have ended.
-        if let Some(hit) = self.pending.look() {
+        if let Some(hit) = self.pending.look(self.request.headers()) {
             guard.end(Ending::Look, Vec::new());
             return Ok(self.hit(hit));
         }
         let deadline = after(self.settings.fill_timeout);
         self.lead.set(Some(deadline));
         if self.pending.may_fetch_now() {
-            self.pending.fetch(guard.flight().origin()).await;
-            if let Some(hit) = self.pending.look() {
+            let origin = guard.flight().origin();
+            if let Some(hit) = self.pending.fetch(self.request.headers(), origin).await {
                 guard.end(Ending::Look, Vec::new());
                 return Ok(self.hit(hit));
             }
@@ -286,18 +283,18 @@ where
                 .flight()
                 .begin_fill(self.pending.cache.log().sequence());
         }
-        self.fill(guard, deadline, None).await
+        Box::pin(self.fill(guard, deadline, None)).await
     }
 
     /// A fill that nobody waits for; what it brings is judged and stored all the same.
-    async fn fill_alone(self, why: Option<Reason>) -> Answer<ResBody, S::Error> {
+    async fn fill_alone(self: Box<Self>, why: Option<Reason>) -> Answer<ResBody, S::Error> {
         let guard = Guard::alone(self.pending.origin(), Instant::now().into_std());
         let deadline = after(self.settings.fill_timeout);
-        self.fill(guard, deadline, why).await
+        Box::pin(self.fill(guard, deadline, why)).await
     }
 
     /// Each for itself, but known to have passed here: a layer further in collapses them.
-    async fn pass_further_in(mut self) -> Answer<ResBody, S::Error> {
+    async fn pass_further_in(mut self: Box<Self>) -> Answer<ResBody, S::Error> {
         let settings = &self.settings;
         pass(self.request.extensions_mut(), settings.cache.id());
         pass_deadline(self.request.extensions_mut(), self.pending.remote_until);
@@ -305,14 +302,14 @@ where
         self.pass_on(Passed::Bypassed(Reason::InnerLayer)).await
     }
 
-    async fn pass_on(self, passed: Passed) -> Answer<ResBody, S::Error> {
+    async fn pass_on(self: Box<Self>, passed: Passed) -> Answer<ResBody, S::Error> {
         let request = reduced(&self.settings, self.request);
         let response = Oneshot::new(self.inner, request).await?;
         Ok(pass_on(response, passed, self.leave))
     }
 
     async fn fill(
-        self,
+        self: Box<Self>,
         mut guard: Guard,
         deadline: Instant,
         why: Option<Reason>,
@@ -324,13 +321,16 @@ where
             pending,
             leave,
             lead,
-        } = self;
+            ..
+        } = *self;
+        let pending = *pending;
         let cache = pending.cache.clone();
         match pending.alone {
             Some(reason) => cache.counters().bypass(reason),
             None => cache.counters().miss(),
         }
         cache.counters().fill();
+        let headers = request.headers().clone();
         let mut request = reduced(&settings, request);
         pass(request.extensions_mut(), cache.id());
         pass_deadline(request.extensions_mut(), pending.remote_until);
@@ -368,7 +368,7 @@ where
             status: Some(head.status.as_u16()),
             ..pending.said(why)
         };
-        let body = match judge(&settings, &pending, &mut head, &body, started) {
+        let body = match judge(&settings, &pending, &headers, &mut head, &body, started) {
             Judged::Share(shared, is_stored) => {
                 let length = shared.length;
                 let job = Job {
@@ -377,7 +377,7 @@ where
                     place: Placement {
                         key: pending.key,
                         path: pending.path,
-                        request: pending.headers,
+                        request: headers,
                         mark: pending.mark,
                         is_personal: pending.personal.is_some(),
                     },

@@ -50,8 +50,6 @@ pub(crate) struct Pending {
     /// Why the request may neither wait for others nor have them wait: it is personal, and nothing
     /// shareable is known of its key.
     pub(crate) alone: Option<Reason>,
-    /// As the client sent them.
-    pub(crate) headers: HeaderMap,
     pub(crate) layer: u64,
     pub(crate) cache: Cache,
     pub(crate) fill_timeout: Duration,
@@ -76,6 +74,7 @@ pub(crate) enum Otherwise {
     Unsatisfied,
 }
 
+/// Fields of the request are those that the client sent.
 impl Pending {
     pub(crate) fn new(
         settings: &Settings,
@@ -118,7 +117,6 @@ impl Pending {
             personal: lookup.personal,
             authorization: lookup.authorization,
             alone: lookup.personal.filter(|_| !is_shareable),
-            headers: head.headers.clone(),
             layer: settings.id,
             cache: settings.cache.clone(),
             fill_timeout: settings.fill_timeout,
@@ -146,13 +144,13 @@ impl Pending {
     }
 
     /// Whether it is a HEAD, and somebody's fill is under way that it may wait for.
-    pub(crate) fn may_join(&self) -> bool {
-        self.otherwise == Otherwise::Pass(Reason::Head) && self.join_existing().is_some()
+    pub(crate) fn may_join(&self, request: &HeaderMap) -> bool {
+        self.otherwise == Otherwise::Pass(Reason::Head) && self.join_existing(request).is_some()
     }
 
-    fn flight_id(&self, purpose: Purpose) -> FlightId {
+    fn flight_id(&self, request: &HeaderMap, purpose: Purpose) -> FlightId {
         let key = match &self.rule {
-            Some(rule) => self.key.with_variant(&rule.values(&self.headers)),
+            Some(rule) => self.key.with_variant(&rule.values(request)),
             None => self.key.clone(),
         };
         FlightId {
@@ -162,11 +160,12 @@ impl Pending {
         }
     }
 
-    fn fill_id(&self) -> FlightId {
-        self.flight_id(match self.no_cache {
+    fn fill_id(&self, request: &HeaderMap) -> FlightId {
+        let purpose = match self.no_cache {
             true => Purpose::Forced,
             false => Purpose::Fill,
-        })
+        };
+        self.flight_id(request, purpose)
     }
 
     fn with_terms<T>(&self, ask: impl FnOnce(&Terms<'_>) -> T) -> T {
@@ -182,13 +181,13 @@ impl Pending {
     }
 
     /// Joins the fill of the key, or starts it.
-    pub(crate) fn join(&self) -> Joined {
-        self.join_as(&self.fill_id())
+    pub(crate) fn join(&self, request: &HeaderMap) -> Joined {
+        self.join_as(&self.fill_id(request))
     }
 
     /// Joins those who look only, or starts to.
-    pub(crate) fn join_look_up(&self) -> Joined {
-        self.join_as(&self.flight_id(Purpose::LookUp))
+    pub(crate) fn join_look_up(&self, request: &HeaderMap) -> Joined {
+        self.join_as(&self.flight_id(request, Purpose::LookUp))
     }
 
     fn join_as(&self, id: &FlightId) -> Joined {
@@ -199,8 +198,9 @@ impl Pending {
         })
     }
 
-    pub(crate) fn join_existing(&self) -> Option<Ticket> {
-        self.with_terms(|terms| self.cache.flights().join_existing(&self.fill_id(), terms))
+    pub(crate) fn join_existing(&self, request: &HeaderMap) -> Option<Ticket> {
+        let id = self.fill_id(request);
+        self.with_terms(|terms| self.cache.flights().join_existing(&id, terms))
     }
 
     /// Of a fill that starts now. The sequence is read before anything else happens.
@@ -213,14 +213,15 @@ impl Pending {
     }
 
     /// What has been stored since the request was looked up.
-    pub(crate) fn look(&self) -> Option<Hit> {
-        let Found::Entry(entry) = self
-            .cache
-            .memory()
-            .find(&self.key, self.key.hash, &self.headers)
-        else {
-            return None;
-        };
+    pub(crate) fn look(&self, request: &HeaderMap) -> Option<Hit> {
+        match self.cache.memory().find(&self.key, self.key.hash, request) {
+            Found::Entry(entry) => self.hit(entry),
+            Found::OtherVariants | Found::Nothing => None,
+        }
+    }
+
+    /// The answer, if this entry may be it.
+    fn hit(&self, entry: Arc<Entry>) -> Option<Hit> {
         let now = self.cache.now();
         let is_usable = entry.head.lifetime.is_fresh(now)
             && entry.is_usable(self.cache.log())
@@ -271,17 +272,17 @@ impl Pending {
             && self.remote_until.is_some_and(|end| Instant::now() < end)
     }
 
-    /// Takes what the remote store has into memory.
-    pub(crate) async fn fetch(&self, origin: Origin) {
+    /// Takes what the remote store has into memory; the answer, if there is one now.
+    pub(crate) async fn fetch(&self, request: &HeaderMap, origin: Origin) -> Option<Hit> {
         let (Some(remote), Some(path), Some(deadline)) =
             (self.cache.remote(), &self.path, self.remote_until)
         else {
-            return;
+            return None;
         };
         let ask = Ask {
             path,
             key: &self.key,
-            request: &self.headers,
+            request,
             // However lately it is read, every fill of this node is newer; but not what was due.
             origin: Origin {
                 fill: self.local.as_ref().map_or(0, |local| local.origin.fill),
@@ -299,12 +300,15 @@ impl Pending {
                 entry.set_asked(number);
                 let entry = Arc::new(entry);
                 // Where it cannot be taken, something newer is there, or there is no room.
-                let _ = self.cache.promote(&self.key, &rule, &self.headers, entry);
+                let _ = self.cache.promote(&self.key, &rule, request, entry);
             }
             (Looked::Same, Some(local)) => {
                 local.set_asked(number);
                 local.answer_until(remote.memory_until(self.cache.now()));
-                self.put_back(local);
+                self.put_back(request, local);
+                if let Some(hit) = self.hit(local.clone()) {
+                    return Some(hit);
+                }
             }
             (Looked::Nothing, Some(local)) => local.set_gone(),
             (Looked::Unknown, Some(local)) => {
@@ -313,17 +317,20 @@ impl Pending {
             }
             (Looked::Same | Looked::Nothing | Looked::Unknown, None) => {}
         }
+        self.look(request)
     }
 
     /// Makes sure that memory has what it had: in between it may have needed the room.
-    fn put_back(&self, local: &Arc<Entry>) {
+    fn put_back(&self, request: &HeaderMap, local: &Arc<Entry>) {
+        if Arc::strong_count(local) > 1 {
+            // Memory's own, nearly always.
+            return;
+        }
         let memory = self.cache.memory();
-        let found = memory.find(&self.key, self.key.hash, &self.headers);
+        let found = memory.find(&self.key, self.key.hash, request);
         if matches!(found, Found::Nothing) {
             let rule = VaryRule::default();
-            let _ = self
-                .cache
-                .promote(&self.key, &rule, &self.headers, local.clone());
+            let _ = self.cache.promote(&self.key, &rule, request, local.clone());
         }
     }
 

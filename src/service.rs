@@ -29,6 +29,7 @@ use crate::{
     settings::Settings,
     status::{Forward, Reason},
     store::memory::Found,
+    timer::after,
 };
 
 /// A service that answers repeated requests from a [`Cache`]; made by a
@@ -174,7 +175,7 @@ where
                     Some(reason) => settings.streaks.bypassed(head, reason),
                     None => settings.streaks.looked_up(head),
                 }
-                self.work(request, *pending, leave)
+                self.work(request, pending, leave)
             }
         }
     }
@@ -278,7 +279,7 @@ impl<S> ResponseCache<S> {
         } else {
             Otherwise::Fill
         };
-        let may_wait = pending.may_fetch() || pending.may_join();
+        let may_wait = pending.may_fetch() || pending.may_join(head.headers);
         match (pending.otherwise, lookup.personal) {
             (Otherwise::Unsatisfied, _) if !may_wait => return Step::Unsatisfied,
             (Otherwise::Pass(Reason::Range | Reason::Conditional), Some(reason))
@@ -315,7 +316,7 @@ impl<S> ResponseCache<S> {
     fn work<ReqBody, ResBody>(
         &self,
         request: Request<ReqBody>,
-        pending: Pending,
+        pending: Box<Pending>,
         leave: Leave,
     ) -> ResponseFuture<S, ReqBody, ResBody>
     where
@@ -332,14 +333,16 @@ impl<S> ResponseCache<S> {
             cache: self.settings.cache.clone(),
             span: tracing::Span::current(),
         });
-        let miss = Miss {
+        let miss = Box::new(Miss {
             inner: self.inner.clone(),
             settings: self.settings.clone(),
             request,
             pending,
             leave,
             lead: lead.clone(),
-        };
+            patience: after(self.settings.wait_timeout),
+            failures: 0,
+        });
         ResponseFuture::working(Box::pin(miss.answer()), lead, detach)
     }
 }

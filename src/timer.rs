@@ -6,6 +6,7 @@
 use std::{
     cell::Cell,
     future::{Future, poll_fn},
+    mem,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     task::Poll,
@@ -31,20 +32,20 @@ pub(crate) async fn within<T>(limit: Duration, future: impl Future<Output = T>) 
 /// The output of `future`, if it is there in time.
 pub(crate) async fn until<T>(deadline: Instant, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
-    // Most work is ready at once, and needs no timer.
-    let first = poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await;
-    if let Poll::Ready(output) = first {
-        return Some(output);
-    }
-    let Some(timer) = timer(deadline) else {
-        return Some(future.await);
-    };
-    let mut timer = pin!(timer);
+    let mut sleep = pin!(None);
+    let mut is_tried = false;
     poll_fn(|cx| {
         if let Poll::Ready(output) = future.as_mut().poll(cx) {
             return Poll::Ready(Some(output));
         }
-        timer.as_mut().poll(cx).map(|()| None)
+        // Only now: most work is ready at once.
+        if !mem::replace(&mut is_tried, true) {
+            sleep.set(timer(deadline));
+        }
+        match sleep.as_mut().as_pin_mut() {
+            Some(sleep) => sleep.poll(cx).map(|()| None),
+            None => Poll::Pending,
+        }
     })
     .await
 }

@@ -20,6 +20,8 @@ use fred::{
 };
 use tokio::sync::Notify;
 
+use super::lane::Lanes;
+
 const LEAST_PAUSE: Duration = Duration::from_millis(50);
 const MOST_PAUSE: Duration = Duration::from_secs(1);
 /// So many commands in a row without any answer, and the connection is tried.
@@ -41,6 +43,7 @@ pub(super) struct Slot {
 /// A connection in use.
 pub(super) struct Connection {
     pub(super) client: Client,
+    pub(super) lanes: Lanes,
     unanswered: AtomicUsize,
     unanswered_bytes: AtomicUsize,
 }
@@ -85,6 +88,7 @@ impl Drop for Router {
 impl Connection {
     pub(super) fn new(client: Client) -> Self {
         Self {
+            lanes: Lanes::new(client.clone()),
             client,
             unanswered: AtomicUsize::new(0),
             unanswered_bytes: AtomicUsize::new(0),

@@ -4,6 +4,7 @@
 //! answers are possible. The connections are kept in `link.rs`.
 
 mod connection;
+mod lane;
 mod link;
 mod reply;
 mod settings;
@@ -13,24 +14,17 @@ mod url;
 
 use std::{
     fmt::{self, Write},
-    future::Future,
-    pin::pin,
     sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll, Waker},
     time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
 use fred::{
-    clients::{Client, Pipeline},
     interfaces::KeysInterface,
     types::{Expiration, Key, Value},
 };
 use md5::{Digest, Md5};
-use tokio::{
-    runtime::Handle,
-    task::{JoinHandle, unconstrained},
-};
+use tokio::{runtime::Handle, task::JoinHandle};
 
 pub(crate) use self::settings::RedisSettings;
 use self::{
@@ -191,16 +185,26 @@ impl RedisStore {
         true
     }
 
-    /// Two commands, ready to be sent on a connection. Nothing is waited for, so that none of it is
-    /// carried along in the future of a read.
-    fn ask(&self, key: &StoreKey<'_>, limit: usize) -> Result<Question<'_>, StoreError> {
-        // The text is shared between the two.
-        let name = Key::from(Bytes::from(self.name(key)));
+    async fn read(&self, name: Key, limit: usize) -> Result<Option<Stored>, StoreError> {
         let asked = self.pick(0)?;
-        let pipeline = asked.connection.client.pipeline();
-        queued(pipeline.pttl(&name))?;
-        queued(pipeline.getrange(&name, 0, limit))?;
-        Ok(Question { asked, pipeline })
+        let (life, frame) = asked.connection.lanes.read(name, limit).await;
+        let is_answered =
+            |reply: &Result<Value, _>| reply.as_ref().map_or_else(is_answer, |_| true);
+        if is_answered(&life) && is_answered(&frame) {
+            asked.answered();
+        }
+        let (life, frame) = match (life, frame) {
+            (Ok(life), Ok(frame)) => (life, frame),
+            (Err(error), _) | (Ok(_), Err(error)) => return Err(store_error(&error)),
+        };
+        let life = integer(&life).ok_or_else(|| mismatched("PTTL"))?;
+        let frame = bytes(frame).ok_or_else(|| mismatched("GETRANGE"))?;
+        Ok(match u64::try_from(life) {
+            Ok(life) => Some(Stored::new(frame).remaining(Duration::from_millis(life))),
+            Err(_) if life == -1 => Some(Stored::new(frame)),
+            Err(_) if life == -2 => None,
+            Err(_) => return Err(mismatched("PTTL")),
+        })
     }
 
     async fn write(
@@ -286,49 +290,6 @@ impl RedisStore {
     }
 }
 
-/// What is to be read.
-struct Question<'a> {
-    asked: Asked<'a>,
-    pipeline: Pipeline<Client>,
-}
-
-impl Question<'_> {
-    async fn answer(self) -> Result<Option<Stored>, StoreError> {
-        let replies = self.pipeline.try_all::<Value>().await;
-        if replies
-            .iter()
-            .all(|reply| reply.as_ref().map_or_else(is_answer, |_| true))
-        {
-            self.asked.answered();
-        }
-        let mut replies = replies.into_iter();
-        let (life, frame) = match (replies.next(), replies.next()) {
-            (Some(Ok(life)), Some(Ok(frame))) => (life, frame),
-            (Some(Err(error)), _) | (Some(Ok(_)), Some(Err(error))) => {
-                return Err(store_error(&error));
-            }
-            _ => return Err(mismatched("PTTL and GETRANGE")),
-        };
-        let life = integer(&life).ok_or_else(|| mismatched("PTTL"))?;
-        let frame = bytes(frame).ok_or_else(|| mismatched("GETRANGE"))?;
-        Ok(match u64::try_from(life) {
-            Ok(life) => Some(Stored::new(frame).remaining(Duration::from_millis(life))),
-            Err(_) if life == -1 => Some(Stored::new(frame)),
-            Err(_) if life == -2 => None,
-            Err(_) => return Err(mismatched("PTTL")),
-        })
-    }
-}
-
-/// Puts a command into a pipeline, which takes no time. Unconstrained, because fred hears of it over
-/// a channel, which waits where a task has used up its turn.
-fn queued(command: impl Future<Output = Result<(), fred::error::Error>>) -> Result<(), StoreError> {
-    match pin!(unconstrained(command)).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(result) => result.map_err(|error| store_error(&error)),
-        Poll::Pending => Err(StoreError::new("a command was not queued")),
-    }
-}
-
 fn not_yet() -> String {
     "there is no connection to Redis yet".to_owned()
 }
@@ -355,8 +316,9 @@ fn push_path(name: &mut String, path: &str) {
 
 impl Store for RedisStore {
     fn get<'a>(&'a self, key: &'a StoreKey<'a>, limit: usize) -> StoreFuture<'a, Option<Stored>> {
-        let question = self.ask(key, limit);
-        Box::pin(async move { question?.answer().await })
+        // The text is shared between the two commands.
+        let name = Key::from(Bytes::from(self.name(key)));
+        Box::pin(self.read(name, limit))
     }
 
     fn set<'a>(

@@ -1,6 +1,6 @@
 //! Reading: what the store has for a request, as an entry of this cache.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -56,7 +56,9 @@ impl Remote {
         };
         self.start_worker();
         let panicked = |why| Missing::Store(StoreError::new(why));
-        let look_up = unpanicked(inner.look_up(ask), panicked);
+        // Pinned here, and not moved into one future after the other.
+        let look_up = pin!(inner.look_up(ask));
+        let look_up = pin!(unpanicked(look_up, panicked));
         let result = match until(ask.deadline, look_up).await {
             Some(result) => result,
             None => Err(Missing::Store(StoreError::timeout(
@@ -99,20 +101,23 @@ impl Inner {
         if self.is_same(ask, &frame, remaining) {
             return Ok(Looked::Same);
         }
-        let (frame, remaining, rule) = match decode(key, &frame, ask.limit)? {
-            Frame::Response(frame) => (frame, remaining, VaryRule::default()),
-            Frame::Rule(names) => {
-                let rule = VaryRule::from_names(names);
-                let variant = ask.key.with_variant(&rule.values(ask.request));
-                let (frame, remaining) = self.read(ask, &variant.bytes).await?;
-                match decode(&variant.bytes, &frame, ask.limit)? {
-                    Frame::Response(frame) => (frame, remaining, rule),
-                    Frame::Rule(_) => return Err(FrameFault::Malformed.into()),
-                }
+        let names = match decode(key, &frame, ask.limit)? {
+            Frame::Response(frame) => {
+                let entry = self.entry(frame, remaining, ask.origin)?;
+                return Ok(Looked::Found(entry, VaryRule::default()));
             }
+            Frame::Rule(names) => names,
         };
-        let entry = self.entry(frame, remaining, ask.origin)?;
-        Ok(Looked::Found(entry, rule))
+        let rule = VaryRule::from_names(names);
+        let variant = ask.key.with_variant(&rule.values(ask.request));
+        let (frame, remaining) = self.read(ask, &variant.bytes).await?;
+        match decode(&variant.bytes, &frame, ask.limit)? {
+            Frame::Response(frame) => {
+                let entry = self.entry(frame, remaining, ask.origin)?;
+                Ok(Looked::Found(entry, rule))
+            }
+            Frame::Rule(_) => Err(FrameFault::Malformed.into()),
+        }
     }
 
     /// The frame under a key, with the life that the store still gives it.

@@ -1,0 +1,136 @@
+//! Where a read of two commands is carried out.
+//!
+//! fred's future of one command is 7 KB. Made anew for each read, two of them are most of what the
+//! read costs: they are moved twice, and their memory is neither small nor warm. So they live in
+//! lanes: work that is begun once, does one read after the other, and is polled by whoever reads.
+
+use std::{
+    future::{Future, poll_fn},
+    mem,
+    pin::{Pin, pin},
+    sync::{Arc, Mutex},
+    task::Poll,
+};
+
+use fred::{
+    clients::Client,
+    error::Error,
+    interfaces::{ClientLike, KeysInterface},
+    types::{Key, Value, config::Options},
+};
+
+use super::connection::{late, lock};
+
+/// So many idle lanes of one connection are kept: nobody has more reads under way.
+const MOST: usize = 64;
+
+/// What was answered: the life of a key, and what it holds.
+pub(super) type Replies = (Result<Value, Error>, Result<Value, Error>);
+
+enum Slot {
+    Empty,
+    Asked(Key, usize),
+    Answered(Replies),
+}
+
+impl Slot {
+    fn asked(&mut self) -> Option<(Key, usize)> {
+        match mem::replace(self, Self::Empty) {
+            Self::Asked(name, limit) => Some((name, limit)),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+
+    fn answered(&mut self) -> Option<Replies> {
+        match mem::replace(self, Self::Empty) {
+            Self::Answered(replies) => Some(replies),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+}
+
+struct Lane {
+    work: Pin<Box<dyn Future<Output = ()> + Send>>,
+    slot: Arc<Mutex<Slot>>,
+}
+
+/// The idle lanes of a connection.
+pub(super) struct Lanes {
+    client: Client,
+    idle: Mutex<Vec<Lane>>,
+}
+
+impl Lanes {
+    pub(super) fn new(client: Client) -> Self {
+        Self {
+            client,
+            idle: Mutex::default(),
+        }
+    }
+
+    /// How long a key still lives, and what it holds up to a limit. The two commands leave one
+    /// behind the other, and in one piece: of a pipeline fred would write each by itself.
+    pub(super) async fn read(&self, name: Key, limit: usize) -> Replies {
+        // One that is dropped while it reads is not used again.
+        let idle = lock(&self.idle).pop();
+        let mut lane = idle.unwrap_or_else(|| Lane::new(self.client.clone()));
+        *lock(&lane.slot) = Slot::Asked(name, limit);
+        let replies = poll_fn(|cx| {
+            if lane.work.as_mut().poll(cx).is_ready() {
+                return Poll::Ready((Err(late()), Err(late())));
+            }
+            lock(&lane.slot)
+                .answered()
+                .map_or(Poll::Pending, Poll::Ready)
+        })
+        .await;
+        let mut idle = lock(&self.idle);
+        if idle.len() < MOST {
+            idle.push(lane);
+        }
+        replies
+    }
+}
+
+impl Lane {
+    fn new(client: Client) -> Self {
+        let slot = Arc::new(Mutex::new(Slot::Empty));
+        Self {
+            work: Box::pin(work(client, slot.clone())),
+            slot,
+        }
+    }
+}
+
+async fn work(client: Client, slot: Arc<Mutex<Slot>>) {
+    // The first command is answered before the second, whose time limit is that of both.
+    let unlimited = client.with_options(&Options {
+        timeout: Some(std::time::Duration::ZERO),
+        ..Options::default()
+    });
+    loop {
+        // Polled by the next who reads.
+        let asked = poll_fn(|_| lock(&slot).asked().map_or(Poll::Pending, Poll::Ready));
+        let (name, limit) = asked.await;
+        let mut life = pin!(unlimited.pttl::<Value, _>(&name));
+        let mut frame = pin!(client.getrange::<Value, _>(&name, 0, limit));
+        let mut lived = None;
+        let replies = poll_fn(|cx| {
+            if lived.is_none() {
+                if let Poll::Ready(reply) = life.as_mut().poll(cx) {
+                    lived = Some(reply);
+                }
+            }
+            let frame = frame.as_mut().poll(cx);
+            frame.map(|frame| (lived.take().unwrap_or_else(|| Err(late())), frame))
+        });
+        let replies = replies.await;
+        *lock(&slot) = Slot::Answered(replies);
+    }
+}
