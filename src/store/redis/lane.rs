@@ -5,11 +5,12 @@
 //! lanes: work that is begun once, does one read after the other, and is polled by whoever reads.
 
 use std::{
+    convert::Infallible,
     future::{Future, poll_fn},
-    mem,
     pin::{Pin, pin},
     sync::{Arc, Mutex},
     task::Poll,
+    time::Duration,
 };
 
 use fred::{
@@ -27,36 +28,15 @@ const MOST: usize = 64;
 /// What was answered: the life of a key, and what it holds.
 pub(super) type Replies = (Result<Value, Error>, Result<Value, Error>);
 
-enum Slot {
-    Empty,
-    Asked(Key, usize),
-    Answered(Replies),
-}
-
-impl Slot {
-    fn asked(&mut self) -> Option<(Key, usize)> {
-        match mem::replace(self, Self::Empty) {
-            Self::Asked(name, limit) => Some((name, limit)),
-            other => {
-                *self = other;
-                None
-            }
-        }
-    }
-
-    fn answered(&mut self) -> Option<Replies> {
-        match mem::replace(self, Self::Empty) {
-            Self::Answered(replies) => Some(replies),
-            other => {
-                *self = other;
-                None
-            }
-        }
-    }
+/// What a lane is asked, and what it answers.
+#[derive(Default)]
+struct Slot {
+    asked: Option<(Key, usize)>,
+    answered: Option<Replies>,
 }
 
 struct Lane {
-    work: Pin<Box<dyn Future<Output = ()> + Send>>,
+    work: Pin<Box<dyn Future<Output = Infallible> + Send>>,
     slot: Arc<Mutex<Slot>>,
 }
 
@@ -80,14 +60,13 @@ impl Lanes {
         // One that is dropped while it reads is not used again.
         let idle = lock(&self.idle).pop();
         let mut lane = idle.unwrap_or_else(|| Lane::new(self.client.clone()));
-        *lock(&lane.slot) = Slot::Asked(name, limit);
+        lock(&lane.slot).asked = Some((name, limit));
         let replies = poll_fn(|cx| {
-            if lane.work.as_mut().poll(cx).is_ready() {
-                return Poll::Ready((Err(late()), Err(late())));
+            if let Poll::Ready(never) = lane.work.as_mut().poll(cx) {
+                match never {}
             }
-            lock(&lane.slot)
-                .answered()
-                .map_or(Poll::Pending, Poll::Ready)
+            let answered = lock(&lane.slot).answered.take();
+            answered.map_or(Poll::Pending, Poll::Ready)
         })
         .await;
         let mut idle = lock(&self.idle);
@@ -100,7 +79,7 @@ impl Lanes {
 
 impl Lane {
     fn new(client: Client) -> Self {
-        let slot = Arc::new(Mutex::new(Slot::Empty));
+        let slot = Arc::<Mutex<Slot>>::default();
         Self {
             work: Box::pin(work(client, slot.clone())),
             slot,
@@ -108,15 +87,15 @@ impl Lane {
     }
 }
 
-async fn work(client: Client, slot: Arc<Mutex<Slot>>) {
+async fn work(client: Client, slot: Arc<Mutex<Slot>>) -> Infallible {
     // The first command is answered before the second, whose time limit is that of both.
     let unlimited = client.with_options(&Options {
-        timeout: Some(std::time::Duration::ZERO),
+        timeout: Some(Duration::ZERO),
         ..Options::default()
     });
     loop {
         // Polled by the next who reads.
-        let asked = poll_fn(|_| lock(&slot).asked().map_or(Poll::Pending, Poll::Ready));
+        let asked = poll_fn(|_| lock(&slot).asked.take().map_or(Poll::Pending, Poll::Ready));
         let (name, limit) = asked.await;
         let mut life = pin!(unlimited.pttl::<Value, _>(&name));
         let mut frame = pin!(client.getrange::<Value, _>(&name, 0, limit));
@@ -131,6 +110,6 @@ async fn work(client: Client, slot: Arc<Mutex<Slot>>) {
             frame.map(|frame| (lived.take().unwrap_or_else(|| Err(late())), frame))
         });
         let replies = replies.await;
-        *lock(&slot) = Slot::Answered(replies);
+        lock(&slot).answered = Some(replies);
     }
 }
