@@ -68,6 +68,11 @@ pub(crate) struct Lookup<'a> {
 }
 
 impl Lookup<'_> {
+    /// Whether the answer may be 304, or a part.
+    pub(crate) fn is_selective(&self) -> bool {
+        self.range || self.conditional
+    }
+
     /// What invalidations of the resource are compared with.
     pub(crate) fn target(&self, settings: &Settings) -> Target {
         let parts = &self.parts;

@@ -1,8 +1,19 @@
 //! Answers from the store: whether a stored response may be reused, and what it looks like then.
 
-use std::sync::Arc;
+use std::{
+    hash::{BuildHasher, Hasher, RandomState},
+    ops::Range,
+    sync::Arc,
+};
 
-use http::{HeaderMap, Response, StatusCode, header::CONTENT_LENGTH};
+use bytes::{Bytes, BytesMut};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
+    header::{
+        CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE,
+        CONTENT_TYPE, ETAG, EXPIRES, LAST_MODIFIED,
+    },
+};
 use http_body::Body;
 
 use crate::{
@@ -11,6 +22,7 @@ use crate::{
     cache::Cache,
     entry::{Entry, Millis, StoredHead},
     headers::{Forwarded, StatusHeaders, fill_slots, say_forwarded},
+    policy::{Selected, is_not_modified, select},
     status::{Forward, Reason},
 };
 
@@ -76,6 +88,142 @@ impl Hit {
         }
         respond(head, headers, ResponseBody::stored(body))
     }
+}
+
+impl Hit {
+    /// The answer to a request with conditions or a range: 304, a part, or all of it.
+    #[cold]
+    pub(crate) fn into_selected<B: Body>(
+        self,
+        mode: StatusHeaders,
+        is_head: bool,
+        request: &HeaderMap,
+    ) -> Response<ResponseBody<B>> {
+        let entry = self.entry.clone();
+        let (stored, body) = (&entry.head.headers, &entry.body);
+        let mut response = self.into_response(mode, is_head);
+        // RFC 9110, 13.2.1: where the answer is another one, conditions are ignored.
+        if entry.head.status.is_success() && is_not_modified(request, stored) {
+            let headers = response.headers_mut();
+            without_representation(headers);
+            if headers.contains_key(ETAG) {
+                // RFC 9110, 15.4.5: of use only to those who have nothing better.
+                headers.remove(LAST_MODIFIED);
+            }
+            return replaced(response, StatusCode::NOT_MODIFIED, Bytes::new());
+        }
+        // RFC 9110, 14.2: a range is one of a 200 to a GET.
+        if is_head || entry.head.status != StatusCode::OK {
+            return response;
+        }
+        match select(request, stored, body.len()) {
+            Selected::Whole => response,
+            Selected::Unsatisfiable => {
+                let headers = response.headers_mut();
+                without_representation(headers);
+                // They are those of the whole.
+                for name in [CACHE_CONTROL, EXPIRES, ETAG, LAST_MODIFIED] {
+                    headers.remove(name);
+                }
+                headers.insert(CONTENT_RANGE, value(format!("bytes */{}", body.len())));
+                replaced(response, StatusCode::RANGE_NOT_SATISFIABLE, Bytes::new())
+            }
+            Selected::Parts(parts) => {
+                let headers = response.headers_mut();
+                for name in OF_CONTENT {
+                    headers.remove(name);
+                }
+                let part = match parts.as_slice() {
+                    [part] => {
+                        headers.insert(CONTENT_RANGE, content_range(part, body.len()));
+                        body.slice(part.clone())
+                    }
+                    parts => {
+                        let kind = headers.remove(CONTENT_TYPE);
+                        let (boundary, parts) = multipart(parts, kind.as_ref(), body);
+                        let kind = format!("multipart/byteranges; boundary={boundary}");
+                        headers.insert(CONTENT_TYPE, value(kind));
+                        parts
+                    }
+                };
+                headers.insert(CONTENT_LENGTH, part.len().into());
+                replaced(response, StatusCode::PARTIAL_CONTENT, part)
+            }
+        }
+    }
+}
+
+/// Fields about the bytes that are sent, not about what they are a part of (RFC 9530, 2).
+const OF_CONTENT: [HeaderName; 3] = [
+    CONTENT_LENGTH,
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("content-md5"),
+];
+
+/// Takes out what describes a representation that is not sent (RFC 9110, 8 and 15.4.5).
+fn without_representation(headers: &mut HeaderMap) {
+    for name in [
+        CONTENT_TYPE,
+        CONTENT_ENCODING,
+        CONTENT_LANGUAGE,
+        CONTENT_RANGE,
+        HeaderName::from_static("repr-digest"),
+        HeaderName::from_static("digest"),
+    ] {
+        headers.remove(name);
+    }
+    for name in OF_CONTENT {
+        headers.remove(name);
+    }
+}
+
+fn replaced<B: Body>(
+    mut response: Response<ResponseBody<B>>,
+    status: StatusCode,
+    body: Bytes,
+) -> Response<ResponseBody<B>> {
+    *response.status_mut() = status;
+    response.map(|_| match body.is_empty() {
+        true => ResponseBody::empty(),
+        false => ResponseBody::stored(body),
+    })
+}
+
+fn value(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).expect("digits, letters and a few signs")
+}
+
+fn content_range(part: &Range<usize>, length: usize) -> HeaderValue {
+    // No part is empty.
+    value(format!("bytes {}-{}/{length}", part.start, part.end - 1))
+}
+
+/// Several parts as one body (RFC 9110, 14.6), and the boundary between them.
+fn multipart(parts: &[Range<usize>], kind: Option<&HeaderValue>, body: &Bytes) -> (String, Bytes) {
+    let mut boundary = String::new();
+    // Random, so that no body can hold it on purpose; and looked for all the same.
+    while boundary.is_empty()
+        || body
+            .windows(boundary.len())
+            .any(|w| w == boundary.as_bytes())
+    {
+        boundary = format!("{:016x}", RandomState::new().build_hasher().finish());
+    }
+    let mut out = BytesMut::new();
+    for part in parts {
+        out.extend_from_slice(format!("\r\n--{boundary}\r\n").as_bytes());
+        if let Some(kind) = kind {
+            out.extend_from_slice(b"Content-Type: ");
+            out.extend_from_slice(kind.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        out.extend_from_slice(b"Content-Range: ");
+        out.extend_from_slice(content_range(part, body.len()).as_bytes());
+        out.extend_from_slice(b"\r\n\r\n");
+        out.extend_from_slice(&body[part.clone()]);
+    }
+    out.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
+    (boundary, out.freeze())
 }
 
 /// The fields of a GET for a HEAD: how long the body would be is said if it is known (RFC 9110,

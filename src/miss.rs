@@ -160,7 +160,11 @@ where
 
     fn hit(&self, hit: Hit) -> Response<ResponseBody<ResBody>> {
         self.pending.cache.counters().hit();
-        let mut response = hit.into_response(self.leave.mode, self.pending.is_head);
+        let (mode, is_head) = (self.leave.mode, self.pending.is_head);
+        let mut response = match self.pending.is_selective {
+            false => hit.into_response(mode, is_head),
+            true => hit.into_selected(mode, is_head, self.request.headers()),
+        };
         stamp(response.extensions_mut(), self.leave.stamp);
         response
     }

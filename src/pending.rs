@@ -42,6 +42,8 @@ pub(crate) struct Pending {
     pub(crate) rule: Option<VaryRule>,
     pub(crate) forward: Forward,
     pub(crate) is_head: bool,
+    /// It has conditions or a range.
+    pub(crate) is_selective: bool,
     pub(crate) no_cache: bool,
     /// Fills up to this number started before the request came.
     pub(crate) arrived: u64,
@@ -112,6 +114,7 @@ impl Pending {
             rule,
             forward,
             is_head: lookup.is_head,
+            is_selective: lookup.is_selective(),
             no_cache: lookup.directives.no_cache,
             arrived: settings.cache.latest_fill(),
             personal: lookup.personal,

@@ -157,10 +157,14 @@ where
                 let request = reduced(settings, request);
                 self.pass(request, Passed::Missed(said), leave)
             }
-            Step::Serve(hit, is_head) => {
+            Step::Serve(hit, is_head, is_selective) => {
                 settings.cache.counters().hit();
                 settings.streaks.looked_up(head);
-                let mut response = hit.into_response(settings.status_headers, is_head);
+                let mode = settings.status_headers;
+                let mut response = match is_selective {
+                    false => hit.into_response(mode, is_head),
+                    true => hit.into_selected(mode, is_head, head.headers),
+                };
                 stamp(response.extensions_mut(), leave.stamp);
                 ResponseFuture::ready(response)
             }
@@ -186,7 +190,8 @@ enum Step {
     Bypass(Reason),
     /// Nothing usable was found, and the request is passed on as it came.
     PassMissed(Forwarded),
-    Serve(Hit, bool),
+    /// For a HEAD, if the former is true; with conditions or a range, if the latter is.
+    Serve(Hit, bool, bool),
     /// `only-if-cached`, and nothing is.
     Unsatisfied,
     Work(Box<Pending>),
@@ -218,7 +223,8 @@ impl<S> ResponseCache<S> {
                     };
                     match standing {
                         Standing::Good => {
-                            return Step::Serve(Hit { entry, now }, lookup.is_head);
+                            let hit = Hit { entry, now };
+                            return Step::Serve(hit, lookup.is_head, lookup.is_selective());
                         }
                         Standing::Ask => {
                             local = Some(entry.clone());

@@ -230,7 +230,7 @@ async fn a_get_after_a_range_request_is_whole() {
 }
 
 #[tokio::test]
-async fn a_range_request_that_finds_a_fresh_entry_gets_all_of_it() {
+async fn a_range_request_that_finds_a_fresh_entry_gets_a_part_of_it() {
     let (cache, _clock) = cache();
     let origin = ranged(&[]);
     let app = origin.behind(&ResponseCacheLayer::new(&cache));
@@ -239,7 +239,7 @@ async fn a_range_request_that_finds_a_fresh_entry_gets_all_of_it() {
     assert!(answer.is_hit());
     assert_eq!(
         (answer.status, answer.text()),
-        (StatusCode::OK, "the whole text")
+        (StatusCode::PARTIAL_CONTENT, "the ")
     );
     assert_eq!(origin.calls(), 1);
 }
@@ -265,7 +265,7 @@ async fn a_304_to_one_client_is_not_the_answer_to_the_next() {
     assert!(stored.is_hit());
     assert_eq!(
         (stored.status, stored.text()),
-        (StatusCode::OK, "the whole text")
+        (StatusCode::NOT_MODIFIED, "")
     );
     assert_eq!(origin.calls(), 2);
 }

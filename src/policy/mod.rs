@@ -51,21 +51,37 @@
 //! - Values are compared without spaces around commas; Accept, Accept-Charset, Accept-Encoding and
 //!   Accept-Language without case; Accept-Encoding and Accept-Language by what they mean.
 //! - An absent field differs from an empty one.
+//!
+//! **What a client has already** (`validation.rs`)
+//! - `If-None-Match` is compared weakly, over all lines; `*` matches (§4.3.2; RFC 9110, 13.1.2).
+//! - `If-Modified-Since` counts only without it, against `Last-Modified`, else `Date` (§4.3.2); what is
+//!   no date is ignored.
+//! - `If-Match` and `If-Unmodified-Since` are for origins (RFC 9110, 13.1.1, 13.1.4).
+//!
+//! **What a client wants of it** (`ranges.rs`)
+//! - One range, a suffix, or up to 32 of them; those that overlap or touch become one (RFC 9110, 14).
+//! - What is no range of bytes is ignored; what begins behind the end is not satisfiable.
+//! - `If-Range` is compared strongly, a date only where it is strong (RFC 9110, 13.1.5, 8.8.2.2).
+//! - Several ranges that come to all of the body, and `Accept-Ranges: none`: all of it.
 
 mod directives;
 mod facts;
 mod freshness;
 mod handler;
 mod nominated;
+mod ranges;
 mod storing;
 mod syntax;
 #[cfg(test)]
 pub(crate) mod testing;
+mod validation;
 mod vary;
 
 pub(crate) use directives::RequestDirectives;
 pub(crate) use facts::{RequestFacts, StoringSettings};
 pub use handler::CachePolicy;
 pub(crate) use nominated::Encoded;
+pub(crate) use ranges::{Selected, select};
 pub(crate) use storing::{Decision, Plan, decide, declared_length};
+pub(crate) use validation::is_not_modified;
 pub(crate) use vary::VaryRule;

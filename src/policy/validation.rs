@@ -1,0 +1,258 @@
+//! Validation by clients (§4.3.2): whether a stored response is the one that a client has already.
+
+use http::{
+    HeaderMap, HeaderValue,
+    header::{DATE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED},
+};
+
+use super::syntax::members;
+
+/// Whether the conditions of a request come to 304 for a stored response.
+///
+/// `If-Match` and `If-Unmodified-Since` are for origins, and say nothing here.
+pub(crate) fn is_not_modified(request: &HeaderMap, stored: &HeaderMap) -> bool {
+    if request.contains_key(IF_NONE_MATCH) {
+        // RFC 9110, 13.1.3: If-Modified-Since counts only without If-None-Match.
+        return has_match(request, stored.get(ETAG));
+    }
+    let Some(since) = only_line(request, &IF_MODIFIED_SINCE).and_then(date) else {
+        // RFC 9110, 13.1.3: what is no date is ignored.
+        return false;
+    };
+    // §4.3.2: Last-Modified, else Date, which every stored response has.
+    let changed = stored.get(LAST_MODIFIED).or_else(|| stored.get(DATE));
+    changed
+        .and_then(date)
+        .is_some_and(|changed| changed <= since)
+}
+
+/// RFC 9110, 13.1.2: the weak comparison, over all lines. A list that cannot be read to its end
+/// matches with what could be read.
+fn has_match(request: &HeaderMap, stored: Option<&HeaderValue>) -> bool {
+    let lines = || request.get_all(IF_NONE_MATCH).iter();
+    if lines().any(|line| line.as_bytes().trim_ascii() == b"*") {
+        return true;
+    }
+    let Some(stored) = stored.and_then(|value| EntityTag::read(value.as_bytes())) else {
+        return false;
+    };
+    lines()
+        .flat_map(|line| members(line.as_bytes()).flatten())
+        .filter_map(EntityTag::read)
+        .any(|tag| tag.opaque == stored.opaque)
+}
+
+/// An entity tag (RFC 9110, 8.8.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct EntityTag<'a> {
+    pub(super) is_weak: bool,
+    /// With its quotes.
+    opaque: &'a [u8],
+}
+
+impl<'a> EntityTag<'a> {
+    pub(super) fn read(text: &'a [u8]) -> Option<Self> {
+        let text = text.trim_ascii();
+        let (is_weak, opaque) = match text.strip_prefix(b"W/") {
+            Some(opaque) => (true, opaque),
+            None => (false, text),
+        };
+        let inner = opaque.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+        let is_tag = inner.iter().all(|b| !matches!(b, 0..=0x20 | b'"' | 0x7f));
+        is_tag.then_some(Self { is_weak, opaque })
+    }
+
+    /// RFC 9110, 8.8.3.2.
+    pub(super) fn is_strongly(self, other: Self) -> bool {
+        !self.is_weak && !other.is_weak && self.opaque == other.opaque
+    }
+}
+
+/// The value of a field that is there once.
+pub(super) fn only_line<'a>(
+    fields: &'a HeaderMap,
+    name: &http::HeaderName,
+) -> Option<&'a HeaderValue> {
+    let mut lines = fields.get_all(name).iter();
+    lines.next().filter(|_| lines.next().is_none())
+}
+
+/// A date in one of its three forms (RFC 9110, 5.6.7).
+pub(super) fn date(value: &HeaderValue) -> Option<std::time::SystemTime> {
+    httpdate::parse_http_date(value.to_str().ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::testing::headers;
+
+    const STORED: &[(&str, &str)] = &[
+        ("etag", "\"v1\""),
+        ("last-modified", "Wed, 21 Oct 2015 07:28:00 GMT"),
+        ("date", "Thu, 22 Oct 2015 07:28:00 GMT"),
+    ];
+    const WEAK: &[(&str, &str)] = &[("etag", "W/\"v1\""), STORED[1], STORED[2]];
+    const DATED: &[(&str, &str)] = &[STORED[2]];
+
+    #[test]
+    fn conditions_of_clients_come_to_304_or_not() {
+        type Fields = &'static [(&'static str, &'static str)];
+        const BEFORE: &str = "Wed, 21 Oct 2015 07:27:59 GMT";
+        const THEN: &str = "Wed, 21 Oct 2015 07:28:00 GMT";
+        const LATER: &str = "Wed, 21 Oct 2015 07:28:01 GMT";
+        let rows: &[(&str, Fields, Fields, bool)] = &[
+            ("nothing is asked", &[], STORED, false),
+            ("the same tag", &[("if-none-match", "\"v1\"")], STORED, true),
+            ("another tag", &[("if-none-match", "\"v2\"")], STORED, false),
+            (
+                "weak asked (13.1.2)",
+                &[("if-none-match", "W/\"v1\"")],
+                STORED,
+                true,
+            ),
+            (
+                "weak stored (13.1.2)",
+                &[("if-none-match", "\"v1\"")],
+                WEAK,
+                true,
+            ),
+            ("case counts", &[("if-none-match", "\"V1\"")], STORED, false),
+            (
+                "one of a list",
+                &[("if-none-match", "\"v0\", \"v1\"")],
+                STORED,
+                true,
+            ),
+            (
+                "one of two lines",
+                &[("if-none-match", "\"v0\""), ("if-none-match", "\"v1\"")],
+                STORED,
+                true,
+            ),
+            (
+                "a comma in a tag",
+                &[("if-none-match", "\"v0,\", \"x\"")],
+                STORED,
+                false,
+            ),
+            (
+                "within another tag",
+                &[("if-none-match", "\"a\"v1\"b\"")],
+                STORED,
+                false,
+            ),
+            ("a star", &[("if-none-match", "*")], STORED, true),
+            (
+                "a star, no tag stored",
+                &[("if-none-match", "*")],
+                DATED,
+                true,
+            ),
+            (
+                "a quoted star",
+                &[("if-none-match", "\"*\"")],
+                STORED,
+                false,
+            ),
+            ("no quotes", &[("if-none-match", "v1")], STORED, false),
+            ("an open quote", &[("if-none-match", "\"v1")], STORED, false),
+            (
+                "w/ is no W/",
+                &[("if-none-match", "w/\"v1\"")],
+                STORED,
+                false,
+            ),
+            ("empty", &[("if-none-match", "")], STORED, false),
+            (
+                "no tag stored",
+                &[("if-none-match", "\"v1\"")],
+                DATED,
+                false,
+            ),
+            (
+                "not changed since",
+                &[("if-modified-since", THEN)],
+                STORED,
+                true,
+            ),
+            ("nor later", &[("if-modified-since", LATER)], STORED, true),
+            (
+                "changed since",
+                &[("if-modified-since", BEFORE)],
+                STORED,
+                false,
+            ),
+            (
+                "RFC 850",
+                &[("if-modified-since", "Wednesday, 21-Oct-15 07:28:00 GMT")],
+                STORED,
+                true,
+            ),
+            (
+                "asctime",
+                &[("if-modified-since", "Wed Oct 21 07:28:00 2015")],
+                STORED,
+                true,
+            ),
+            (
+                "no date is ignored",
+                &[("if-modified-since", "yesterday")],
+                STORED,
+                false,
+            ),
+            (
+                "several lines are no date",
+                &[("if-modified-since", THEN), ("if-modified-since", THEN)],
+                STORED,
+                false,
+            ),
+            (
+                "before Date (4.3.2)",
+                &[("if-modified-since", LATER)],
+                DATED,
+                false,
+            ),
+            (
+                "from Date on (4.3.2)",
+                &[("if-modified-since", "Thu, 22 Oct 2015 07:28:00 GMT")],
+                DATED,
+                true,
+            ),
+            (
+                "If-None-Match wins: no",
+                &[("if-none-match", "\"v2\""), ("if-modified-since", LATER)],
+                STORED,
+                false,
+            ),
+            (
+                "If-None-Match wins: yes",
+                &[("if-none-match", "\"v1\""), ("if-modified-since", BEFORE)],
+                STORED,
+                true,
+            ),
+            (
+                "If-None-Match wins even if it is no tag",
+                &[("if-none-match", "v1"), ("if-modified-since", LATER)],
+                STORED,
+                false,
+            ),
+            (
+                "If-Match is for origins",
+                &[("if-match", "\"v2\"")],
+                STORED,
+                false,
+            ),
+            (
+                "If-Unmodified-Since likewise",
+                &[("if-unmodified-since", BEFORE)],
+                STORED,
+                false,
+            ),
+        ];
+        for (name, request, stored, expected) in rows {
+            let is = is_not_modified(&headers(request), &headers(stored));
+            assert_eq!(is, *expected, "{name}");
+        }
+    }
+}
