@@ -102,15 +102,9 @@ impl Hit {
         let entry = self.entry.clone();
         let (stored, body) = (&entry.head.headers, &entry.body);
         let mut response = self.into_response(mode, is_head);
-        // RFC 9110, 13.2.1: where the answer is another one, conditions are ignored.
+        // RFC 9110, 13.2.1: of what is no success nobody has anything.
         if entry.head.status.is_success() && is_not_modified(request, stored) {
-            let headers = response.headers_mut();
-            without_representation(headers);
-            if headers.contains_key(ETAG) {
-                // RFC 9110, 15.4.5: of use only to those who have nothing better.
-                headers.remove(LAST_MODIFIED);
-            }
-            return replaced(response, StatusCode::NOT_MODIFIED, Bytes::new());
+            return not_modified(response);
         }
         // RFC 9110, 14.2: a range is one of a 200 to a GET.
         if is_head || entry.head.status != StatusCode::OK {
@@ -151,6 +145,28 @@ impl Hit {
             }
         }
     }
+}
+
+/// What an answer comes to for those conditions that its request was sent on without.
+pub(crate) fn judged<B: Body>(
+    response: Response<ResponseBody<B>>,
+    request: &HeaderMap,
+) -> Response<ResponseBody<B>> {
+    match response.status().is_success() && is_not_modified(request, response.headers()) {
+        true => not_modified(response),
+        false => response,
+    }
+}
+
+/// An answer without what the client has already.
+fn not_modified<B: Body>(mut response: Response<ResponseBody<B>>) -> Response<ResponseBody<B>> {
+    let headers = response.headers_mut();
+    without_representation(headers);
+    if headers.contains_key(ETAG) {
+        // RFC 9110, 15.4.5: of use only to those who have nothing better.
+        headers.remove(LAST_MODIFIED);
+    }
+    replaced(response, StatusCode::NOT_MODIFIED, Bytes::new())
 }
 
 /// Fields about the bytes that are sent, not about what they are a part of (RFC 9530, 2).

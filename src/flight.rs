@@ -352,6 +352,11 @@ impl Guard {
         &self.flight
     }
 
+    /// Whether others may come to wait for it.
+    pub(crate) fn is_joinable(&self) -> bool {
+        self.place.is_some()
+    }
+
     /// The head is known, and so much of the body.
     pub(crate) fn publish(&mut self, shared: Arc<Shared>, frames: Vec<Bytes>, room: Reservation) {
         self.flight.change(|state| {

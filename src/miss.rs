@@ -13,7 +13,7 @@ use tower_service::Service;
 
 use crate::{
     admission::reduced,
-    answer::{Hit, head_only, may_answer, only_if_cached, respond},
+    answer::{Hit, head_only, judged, may_answer, only_if_cached, respond},
     body::ResponseBody,
     cache::Placement,
     entry::Entry,
@@ -25,6 +25,7 @@ use crate::{
     marks::Mark,
     nesting::{is_stamped, pass, pass_deadline, stamp},
     pending::{Otherwise, Pending},
+    policy::take_conditions,
     settings::Settings,
     status::{Forward, Reason},
     store::remote::DEADLINE,
@@ -263,7 +264,10 @@ where
             respond(head, headers, body)
         };
         stamp(response.extensions_mut(), self.leave.stamp);
-        response
+        match self.pending.is_selective {
+            true => judged(response, self.request.headers()),
+            false => response,
+        }
     }
 
     // ---- calling the inner service ----
@@ -336,6 +340,13 @@ where
         cache.counters().fill();
         let headers = request.headers().clone();
         let mut request = reduced(&settings, request);
+        // Who waits wants all of it, whatever the starter has. Alone it goes as it came.
+        let conditions = (pending.is_selective && guard.is_joinable())
+            .then(|| take_conditions(request.headers_mut()));
+        let judged = |response| match &conditions {
+            Some(conditions) => judged(response, conditions),
+            None => response,
+        };
         pass(request.extensions_mut(), cache.id());
         pass_deadline(request.extensions_mut(), pending.remote_until);
         let started = Started {
@@ -366,7 +377,8 @@ where
                 .marks()
                 .set(Mark::InnerLayer, pending.route_mark, cache.now());
             guard.end(Ending::InnerLayer, Vec::new());
-            return Ok(Response::from_parts(head, ResponseBody::inner(body)));
+            let response = Response::from_parts(head, ResponseBody::inner(body));
+            return Ok(judged(response));
         }
         let mut said = Forwarded {
             status: Some(head.status.as_u16()),
@@ -417,6 +429,6 @@ where
         };
         say_forwarded(&mut head.headers, said, leave.mode);
         stamp(&mut head.extensions, leave.stamp);
-        Ok(Response::from_parts(head, body))
+        Ok(judged(Response::from_parts(head, body)))
     }
 }

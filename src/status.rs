@@ -150,7 +150,8 @@ reasons! {
     InnerLayer = "inner-layer",
     /// A request with `Range` found nothing complete and was passed on as it came.
     Range = "range",
-    /// A conditional request found nothing fresh and was passed on as it came.
+    /// A conditional request found nothing fresh and was passed on as it came: it has `If-Match` or
+    /// `If-Unmodified-Since`, which are for origins, is a HEAD, or its layer has `detach(false)`.
     Conditional = "conditional",
     /// A HEAD found neither a stored GET nor one under way, and was passed on as it came.
     Head = "head",

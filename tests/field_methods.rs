@@ -252,11 +252,9 @@ async fn a_304_to_one_client_is_not_the_answer_to_the_next() {
     let has_it = [("if-none-match", "\"v1\"")];
     let unchanged = get_with(&app, "/", &has_it).await;
     assert_eq!(unchanged.status, StatusCode::NOT_MODIFIED);
-    assert_eq!(
-        (unchanged.x_cache(), &*detail(&unchanged)),
-        ("MISS", "conditional")
-    );
+    assert_eq!((unchanged.x_cache(), unchanged.text()), ("MISS", ""));
     let whole = get(&app, "/").await;
+    assert!(whole.is_hit());
     assert_eq!(
         (whole.status, whole.text()),
         (StatusCode::OK, "the whole text")
@@ -267,7 +265,7 @@ async fn a_304_to_one_client_is_not_the_answer_to_the_next() {
         (stored.status, stored.text()),
         (StatusCode::NOT_MODIFIED, "")
     );
-    assert_eq!(origin.calls(), 2);
+    assert_eq!(origin.calls(), 1);
 }
 
 #[tokio::test]

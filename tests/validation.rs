@@ -2,10 +2,17 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use http::StatusCode;
-use support::{Answer, Origin, cache, get, get_with, request, scripted::response, send};
+use support::{
+    Answer, Origin, cache, eventually, get, get_with, request,
+    scripted::{Gate, detail, response},
+    send, settle,
+};
 use tower_response_cache::{ResponseCacheLayer, StatusHeaders};
 
 const CHANGED: &str = "Wed, 21 Oct 2015 07:28:00 GMT";
@@ -213,4 +220,187 @@ async fn a_304_says_no_more_of_the_cache_than_the_layer_wants() {
     assert!(not_modified(&answer));
     assert_eq!((answer.x_cache(), answer.cache_status()), ("", ""));
     assert!(!answer.field("age").is_empty());
+}
+
+/// Whoever has the response makes it be stored for those who have not.
+#[tokio::test]
+async fn a_condition_on_a_miss_fills_and_comes_to_304() {
+    let (cache, _clock) = cache();
+    let conditions = Arc::new(Mutex::new(Vec::new()));
+    let seen = conditions.clone();
+    let origin = Origin::new(move |_, request| {
+        let has_any = ["if-none-match", "if-modified-since"]
+            .iter()
+            .any(|name| request.headers().contains_key(*name));
+        seen.lock().unwrap().push(has_any);
+        let fields = [
+            ("etag", "\"v1\""),
+            ("vary", "accept-language"),
+            ("content-type", "text/plain"),
+        ];
+        std::future::ready(response(200, &fields, "the whole text"))
+    });
+    let app = origin.behind(&ResponseCacheLayer::new(&cache));
+    let asked = [HAS_IT[0], ("if-modified-since", CHANGED)];
+    let answer = get_with(&app, "/", &asked).await;
+    assert!(not_modified(&answer));
+    assert_eq!(
+        (answer.x_cache(), answer.field("content-type")),
+        ("MISS", "")
+    );
+    assert!(
+        answer
+            .cache_status()
+            .contains("; fwd=uri-miss; fwd-status=200; stored"),
+        "{answer:?}"
+    );
+    for (path, tag, is_same) in [
+        ("/", "\"v1\"", true),
+        ("/", "\"v2\"", false),
+        ("/b", "\"v2\"", false),
+    ] {
+        let answer = get_with(&app, path, &[("if-none-match", tag)]).await;
+        assert_eq!(not_modified(&answer), is_same, "{path} {tag}");
+        assert_eq!(answer.is_hit(), path == "/");
+    }
+    assert_eq!(get(&app, "/").await.text(), "the whole text");
+    assert_eq!(
+        *conditions.lock().unwrap(),
+        [false, false],
+        "no fill has conditions"
+    );
+}
+
+#[tokio::test]
+async fn a_hundred_with_conditions_of_their_own_are_one_call() {
+    let (cache, _clock) = cache();
+    let gate = Gate::shut();
+    let door = gate.clone();
+    let origin = Origin::new(move |_, _| {
+        let door = door.clone();
+        async move {
+            door.pass().await;
+            let fields = [("etag", "\"v1\""), ("content-length", "14")];
+            response(200, &fields, "the whole text")
+        }
+    });
+    let app = origin.behind(&ResponseCacheLayer::new(&cache));
+    let asking: Vec<_> = (0..100)
+        .map(|number| {
+            let app = app.clone();
+            tokio::spawn(async move {
+                let tag = format!("\"v{}\"", number % 2);
+                let answer = get_with(&app, "/", &[("if-none-match", tag.as_str())]).await;
+                assert_eq!(not_modified(&answer), number % 2 == 1, "{number}");
+                assert!(number % 2 == 1 || answer.text() == "the whole text");
+            })
+        })
+        .collect();
+    settle().await;
+    gate.open();
+    for asking in asking {
+        asking.await.expect("the right answer");
+    }
+    assert_eq!(origin.calls(), 1);
+}
+
+/// A body that is not there at once is read on for the store, though its starter wants none of it.
+#[tokio::test]
+async fn a_304_on_a_miss_stores_a_body_that_streams() {
+    let (cache, _clock) = cache();
+    let gate = Gate::shut();
+    let door = gate.clone();
+    let origin = Origin::new(move |_, _| {
+        let door = door.clone();
+        let frame = async move {
+            door.pass().await;
+            Ok::<_, std::convert::Infallible>("the whole text")
+        };
+        let body = axum::body::Body::from_stream(futures_util::stream::once(frame));
+        std::future::ready(response(200, &[("etag", "\"v1\"")], body))
+    });
+    let app = origin.behind(&ResponseCacheLayer::new(&cache));
+    assert!(not_modified(&get_with(&app, "/", HAS_IT).await));
+    gate.open();
+    eventually("it is stored", || cache.stats().stored() == 1).await;
+    let whole = get(&app, "/").await;
+    assert_eq!((whole.is_hit(), whole.text()), (true, "the whole text"));
+    assert_eq!(origin.calls(), 1);
+}
+
+/// What is not stored is judged by the conditions of its one client, and later goes as it came.
+#[tokio::test]
+async fn conditions_on_something_uncacheable_are_kept() {
+    let (cache, _clock) = cache();
+    let conditions = Arc::new(Mutex::new(Vec::new()));
+    let seen = conditions.clone();
+    let origin = Origin::new(move |_, request| {
+        let condition = request.headers().contains_key("if-none-match");
+        seen.lock().unwrap().push(condition);
+        let fields = [("etag", "\"v1\""), ("cache-control", "no-store")];
+        std::future::ready(match condition {
+            true => response(304, &fields, ""),
+            false => response(200, &fields, "the whole text"),
+        })
+    });
+    let app = origin.behind(&ResponseCacheLayer::new(&cache));
+    for _ in 0..3 {
+        assert!(not_modified(&get_with(&app, "/", HAS_IT).await));
+    }
+    assert_eq!(*conditions.lock().unwrap(), [false, true, true]);
+}
+
+/// RFC 9110, 13.1.1 and 13.1.4: these are the origin's to judge, so they reach it.
+#[tokio::test]
+async fn conditions_for_origins_are_passed_on() {
+    let (cache, _clock) = cache();
+    let origin = Origin::new(|_, request| {
+        let has = |name: &str| request.headers().contains_key(name);
+        let failed = has("if-match") || has("if-unmodified-since");
+        let status = if failed { 412 } else { 200 };
+        std::future::ready(response(status, &[("etag", "\"v1\"")], "text"))
+    });
+    let app = origin.behind(&ResponseCacheLayer::new(&cache));
+    for name in ["if-match", "if-unmodified-since"] {
+        let answer = get_with(&app, "/", &[(name, "\"v2\"")]).await;
+        assert_eq!(answer.status, StatusCode::PRECONDITION_FAILED);
+        assert_eq!(detail(&answer), "conditional");
+    }
+    assert_eq!(cache.stats().stored(), 0);
+}
+
+/// Where a starter that leaves ends its fill, one that wants no body has left.
+#[tokio::test]
+async fn without_detached_fills_conditions_are_passed_on() {
+    let (cache, _clock) = cache();
+    let origin = Origin::new(|_, request| {
+        let status = if request.headers().contains_key("if-none-match") {
+            304
+        } else {
+            200
+        };
+        std::future::ready(response(status, &[("etag", "\"v1\"")], ""))
+    });
+    let app = origin.behind(&ResponseCacheLayer::new(&cache).detach(false));
+    let answer = get_with(&app, "/", HAS_IT).await;
+    assert!(not_modified(&answer));
+    assert_eq!(detail(&answer), "conditional");
+}
+
+#[tokio::test]
+async fn nested_layers_judge_conditions_once() {
+    let (cache, _clock) = cache();
+    let origin = tagged();
+    let layer = ResponseCacheLayer::new(&cache);
+    let app = support::app(
+        &layer,
+        origin.behind(&layer.clone().ttl(Duration::from_secs(5))),
+    );
+    for expected in ["MISS", "HIT", "HIT"] {
+        let answer = get_with(&app, "/", HAS_IT).await;
+        assert!(not_modified(&answer));
+        assert_eq!(answer.x_cache(), expected);
+    }
+    assert_eq!(get(&app, "/").await.text(), "the whole text");
+    assert_eq!(origin.calls(), 1);
 }

@@ -56,7 +56,9 @@
 //! - `If-None-Match` is compared weakly, over all lines; `*` matches (§4.3.2; RFC 9110, 13.1.2).
 //! - `If-Modified-Since` counts only without it, against `Last-Modified`, else `Date` (§4.3.2); what is
 //!   no date is ignored.
-//! - `If-Match` and `If-Unmodified-Since` are for origins (RFC 9110, 13.1.1, 13.1.4).
+//! - `If-Match` and `If-Unmodified-Since` are for origins (RFC 9110, 13.1.1, 13.1.4): a stored response
+//!   answers as if they were not there, and a request that has one fills nothing.
+//! - A fill is sent on without conditions, and its answer judged by those of each who waits for it.
 //!
 //! **What a client wants of it** (`ranges.rs`)
 //! - One range, a suffix, or up to 32 of them; those that overlap or touch become one (RFC 9110, 14).
@@ -83,5 +85,5 @@ pub use handler::CachePolicy;
 pub(crate) use nominated::Encoded;
 pub(crate) use ranges::{Selected, select};
 pub(crate) use storing::{Decision, Plan, decide, declared_length};
-pub(crate) use validation::is_not_modified;
+pub(crate) use validation::{is_for_origin, is_not_modified, take_conditions};
 pub(crate) use vary::VaryRule;

@@ -165,6 +165,7 @@ mod tests {
     ];
 
     #[test]
+    #[expect(clippy::single_range_in_vec_init, reason = "one range is meant")]
     fn ranges_select_parts_of_ten_bytes() {
         let part = |ranges: &[Range<usize>]| Selected::Parts(ranges.iter().cloned().collect());
         let rows = [

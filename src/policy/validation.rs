@@ -2,7 +2,9 @@
 
 use http::{
     HeaderMap, HeaderValue,
-    header::{DATE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED},
+    header::{
+        DATE, ETAG, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, LAST_MODIFIED,
+    },
 };
 
 use super::syntax::members;
@@ -24,6 +26,23 @@ pub(crate) fn is_not_modified(request: &HeaderMap, stored: &HeaderMap) -> bool {
     changed
         .and_then(date)
         .is_some_and(|changed| changed <= since)
+}
+
+/// RFC 9110, 13.1.1 and 13.1.4: whether a request has conditions that only an origin can judge.
+pub(crate) fn is_for_origin(request: &HeaderMap) -> bool {
+    request.contains_key(IF_MATCH) || request.contains_key(IF_UNMODIFIED_SINCE)
+}
+
+/// Takes out of a request what [`is_not_modified`] judges by.
+pub(crate) fn take_conditions(request: &mut HeaderMap) -> HeaderMap {
+    let mut conditions = HeaderMap::new();
+    for name in [IF_NONE_MATCH, IF_MODIFIED_SINCE] {
+        for line in request.get_all(&name) {
+            conditions.append(&name, line.clone());
+        }
+        request.remove(&name);
+    }
+    conditions
 }
 
 /// RFC 9110, 13.1.2: the weak comparison, over all lines. A list that cannot be read to its end
