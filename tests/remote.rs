@@ -119,16 +119,19 @@ async fn memory_answers_for_a_store_that_does_not() {
 
 #[tokio::test]
 async fn what_the_store_did_not_take_lives_in_memory_to_its_end() {
-    let (store, clock) = (FakeStore::default(), ManualClock::new());
-    let origin = Origin::with_fields(&[]);
-    let (_, app) = store.node(&clock, &origin);
-    store.fail(true);
-    get(&app, "/a").await;
-    settle().await;
-    store.fail(false);
-    clock.advance(Duration::from_secs(59));
-    assert!(get(&app, "/a").await.is_hit());
-    assert_eq!(origin.calls(), 1);
+    for refuses in [false, true] {
+        let (store, clock) = (FakeStore::default(), ManualClock::new());
+        let origin = Origin::with_fields(&[]);
+        let (_, app) = store.node(&clock, &origin);
+        store.refuse_writes(refuses);
+        store.fail(!refuses);
+        get(&app, "/a").await;
+        settle().await;
+        store.fail(false);
+        clock.advance(Duration::from_secs(59));
+        assert!(get(&app, "/a").await.is_hit(), "refused: {refuses}");
+        assert_eq!(origin.calls(), 1);
+    }
 }
 
 #[tokio::test]
@@ -152,11 +155,13 @@ async fn what_fills_nothing_is_answered_from_the_store() {
     assert_eq!(origin.calls(), 4, "/b, but for only-if-cached");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_thousand_heads_of_what_only_the_store_has_are_one_read() {
     let (store, clock, origin, ..) = stored().await;
     let (_, app) = store.node(&clock, &origin);
     let reads = store.reads();
+    // So that all have come before it answers the first.
+    store.yield_before_answers(10);
     let heads = (0..1000).map(|_| send(&app, request("HEAD", "/a", &[])));
     let answers = futures_util::future::join_all(heads).await;
     assert!(answers.iter().all(support::Answer::is_hit));

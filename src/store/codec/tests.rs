@@ -109,6 +109,28 @@ fn every_cut_and_every_flipped_bit_is_refused() {
 }
 
 #[test]
+fn a_frame_is_known_again_only_whole_and_for_its_key() {
+    let (head, _) = sample();
+    let frame = encode_response(b"key", &head, 1_000, (3, 4), b"some body");
+    let Ok(Frame::Response(response)) = read(b"key", &frame) else {
+        panic!("not read");
+    };
+    let mark = response.mark();
+    assert!(mark.is_of(b"key", &frame));
+    assert!(!mark.is_of(b"another key", &frame));
+    for cut in 0..frame.len() {
+        assert!(!mark.is_of(b"key", &frame[..cut]), "cut at {cut}");
+    }
+    for at in 0..frame.len() {
+        for bit in 0..8 {
+            let mut damaged = frame.to_vec();
+            damaged[at] ^= 1 << bit;
+            assert!(!mark.is_of(b"key", &damaged), "bit {bit} of {at}");
+        }
+    }
+}
+
+#[test]
 fn a_declared_length_that_is_not_that_of_the_body_is_refused() {
     for (lines, is_good) in [
         (&[("content-length", "4")][..], true),

@@ -20,7 +20,10 @@ use fred::{
     types::{Key, Value, config::Options},
 };
 
-use super::connection::{late, lock};
+use super::{
+    connection::{late, lock},
+    reply::is_answer,
+};
 
 /// So many idle lanes of one connection are kept: nobody has more reads under way.
 const MOST: usize = 64;
@@ -98,18 +101,16 @@ async fn work(client: Client, slot: Arc<Mutex<Slot>>) -> Infallible {
         let asked = poll_fn(|_| lock(&slot).asked.take().map_or(Poll::Pending, Poll::Ready));
         let (name, limit) = asked.await;
         let mut life = pin!(unlimited.pttl::<Value, _>(&name));
-        let mut frame = pin!(client.getrange::<Value, _>(&name, 0, limit));
-        let mut lived = None;
-        let replies = poll_fn(|cx| {
-            if lived.is_none() {
-                if let Poll::Ready(reply) = life.as_mut().poll(cx) {
-                    lived = Some(reply);
-                }
-            }
-            let frame = frame.as_mut().poll(cx);
-            frame.map(|frame| (lived.take().unwrap_or_else(|| Err(late())), frame))
-        });
-        let replies = replies.await;
-        lock(&slot).answered = Some(replies);
+        let frame = pin!(client.getrange::<Value, _>(&name, 0, limit));
+        // Each is sent when it is polled first.
+        let lived = poll_fn(|cx| Poll::Ready(life.as_mut().poll(cx))).await;
+        let frame = frame.await;
+        let lived = match lived {
+            Poll::Ready(reply) => reply,
+            // Answered before the frame was, perhaps since it was polled.
+            Poll::Pending if frame.as_ref().map_or_else(is_answer, |_| true) => life.await,
+            Poll::Pending => Err(late()),
+        };
+        lock(&slot).answered = Some((lived, frame));
     }
 }

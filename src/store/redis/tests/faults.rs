@@ -104,6 +104,43 @@ async fn slow_answers_are_no_reason_to_begin_anew() {
 }
 
 #[tokio::test]
+async fn a_read_that_was_dropped_midway_leaves_its_answer_to_nobody() {
+    let server = RedisServer::start();
+    let proxy = FaultProxy::start(server.addr());
+    let store = connected(&proxy.url()).await;
+    let names: Vec<String> = (0..9).map(|number| format!("key {number}")).collect();
+    let place = |turn: usize| StoreKey::new(None, "/", names[turn % names.len()].as_bytes());
+    for (turn, name) in names.iter().enumerate() {
+        let frame = Bytes::from(name.clone());
+        let set = store.set(&place(turn), frame, in_a_minute(&store)).await;
+        set.expect("set");
+    }
+    let late = Duration::from_millis(10);
+    proxy.set(Fault::Delay(late..late));
+    let mut read_well = 0;
+    for turn in 0..60 {
+        let key = place(turn);
+        let mut dropped = store.get(&key, LIMIT);
+        let begun = std::future::poll_fn(|cx| std::task::Poll::Ready(dropped.as_mut().poll(cx)));
+        assert!(begun.await.is_pending());
+        drop(dropped);
+        // One on each connection.
+        for turn in [turn + 1, turn + 2] {
+            match read(&store, &place(turn)).await {
+                Ok(found) => {
+                    let found = found.map(|found| found.frame);
+                    assert_eq!(found.as_deref(), Some(place(turn).bytes()));
+                    read_well += 1;
+                }
+                // A machine that is busy with other things.
+                Err(error) => assert_eq!(error.kind(), StoreErrorKind::Timeout, "{error}"),
+            }
+        }
+    }
+    assert!(read_well > 10, "{read_well}");
+}
+
+#[tokio::test]
 async fn cut_connections_are_made_again() {
     let server = RedisServer::start();
     let proxy = FaultProxy::start(server.addr());
@@ -174,6 +211,8 @@ async fn one_line_is_said_for_each_change() {
         .with_ansi(false)
         .with_writer(move || writer.clone())
         .finish();
+    // While there is only one, what another thread says first is taken for what nobody wants.
+    let _other = tracing::Dispatch::new(tracing_subscriber::registry());
     let _guard = tracing::subscriber::set_default(subscriber);
     let server = RedisServer::start();
     let store = connected(&server.url()).await;

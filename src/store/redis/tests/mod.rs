@@ -406,3 +406,16 @@ async fn a_task_that_has_used_up_its_turn_reads_all_the_same() {
     });
     assert_eq!(read.await.await, Ok(None));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_answered_at_once_is_no_timeout() {
+    let server = RedisServer::start();
+    let store = connected(&server.url()).await;
+    for _ in 0..5_000 {
+        let began = Instant::now();
+        // On a machine that halts for so long, there may be a true one.
+        if let Err(error) = store.get(&KEY, LIMIT).await {
+            assert!(began.elapsed() > Duration::from_millis(30), "{error}");
+        }
+    }
+}
