@@ -20,6 +20,7 @@ use support::{
     cache,
     feed::{feed, whole},
     inner::{Inner, Read, Shared, ask, assert_idle, at_once, client, held, page, read},
+    log::Log,
     request, settle,
 };
 use tokio::{
@@ -380,11 +381,7 @@ async fn a_handler_that_reads_an_outer_task_local_works_cold() {
 
 #[tokio::test(start_paused = true)]
 async fn the_handler_runs_in_the_span_of_the_request_that_started_it_also_when_that_left() {
-    let _guard = tracing::subscriber::set_default(
-        tracing_subscriber::fmt()
-            .with_writer(std::io::sink)
-            .finish(),
-    );
+    let _listening = Log::default().listen();
     for leaves in [false, true] {
         let (cache, _) = cache();
         let permits = Arc::new(Semaphore::new(0));

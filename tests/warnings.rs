@@ -3,55 +3,17 @@
 
 mod support;
 
-use std::{
-    io::Write,
-    sync::{Arc, Mutex},
-};
-
 use axum::{Router, routing::get as route_get};
-use support::{App, Origin, cache, get, get_with};
+use support::{App, Origin, cache, get, get_with, log::Log};
 use tower::util::BoxCloneSyncService;
 use tower_response_cache::ResponseCacheLayer;
-use tracing_subscriber::fmt::MakeWriter;
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    fn lines(&self) -> Vec<String> {
-        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-        text.lines().map(str::to_owned).collect()
-    }
-}
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
+use tracing::{Level, dispatcher::DefaultGuard};
 
 /// What this thread logs from now on, warnings and worse.
-fn listen() -> (Log, tracing::subscriber::DefaultGuard) {
+fn listen() -> (Log, DefaultGuard) {
     let log = Log::default();
-    let subscriber = tracing_subscriber::fmt()
-        .with_writer(log.clone())
-        .with_max_level(tracing::Level::WARN)
-        .with_ansi(false)
-        .finish();
-    (log, tracing::subscriber::set_default(subscriber))
+    let listening = log.listen_from(Level::WARN);
+    (log, listening)
 }
 
 fn users(layer: ResponseCacheLayer) -> App {

@@ -3,7 +3,7 @@
 use std::{
     io::Read,
     net::TcpListener,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -20,6 +20,9 @@ use crate::{
 #[allow(dead_code, unreachable_pub)]
 #[path = "../../../../tests/support/fault_proxy.rs"]
 mod fault_proxy;
+#[allow(dead_code, unreachable_pub)]
+#[path = "../../../../tests/support/log.rs"]
+mod log;
 #[path = "../../../../tests/support/redis_server.rs"]
 mod redis_server;
 
