@@ -38,6 +38,17 @@ if grep -rnE '(if|while) let [^;{]*&&|&& let ' src examples benches tests --incl
     exit 1
 fi
 
+say "each file of tests is part of a program"
+for file in tests/*/*.rs; do
+    main="$(dirname "$file")/main.rs"
+    name=$(basename "$file" .rs)
+    [ -e "$main" ] && [ "$name" != main ] || continue
+    if ! grep -qE "^(pub )?mod $name;" "$main"; then
+        echo "$file is never compiled: $main has no line \`mod $name;\`" >&2
+        exit 1
+    fi
+done
+
 say "no more than 15 crates over axum"
 tests/support/count_crates.sh 15
 

@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
 # Fails where tests/promises.txt names a test or a bench that does not exist.
-# A line is: NUMBER | what is promised | names, separated by spaces; `bench:NAME` is a row of a bench,
+# A line is: NUMBER | what is promised | names, separated by spaces. A name is that of a test in
+# tests/, without its file, or of a unit test with all its modules; `bench:NAME` is a row of a bench,
 # `run:FILE` a script that tests/run.sh calls.
 set -euo pipefail
 known=$(mktemp)
 trap 'rm -f "$known"' EXIT
-cargo test --quiet --all-features --lib --tests --examples -- --list 2>/dev/null | sed -n 's/: test$//p' > "$known"
+list() { cargo test --quiet --all-features "$@" -- --list 2>/dev/null | sed -n 's/: test$//p'; }
+list --lib > "$known"
+list --test '*' --examples | sed 's/^.*:://' >> "$known"
 cargo bench --quiet --profile dev --all-features --benches -- --list 2>/dev/null | sed -n 's/: benchmark$/ /p' | sed 's/^/bench:/;s/ $//' >> "$known"
 failed=0
 lines=0

@@ -7,6 +7,7 @@
 use std::{
     collections::HashMap,
     io::Write,
+    panic::Location,
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicU32, Ordering},
@@ -23,17 +24,19 @@ use tower_response_cache::{
 use super::redis_server::RedisServer;
 
 /// In front of the Redis of this process, under a namespace that no other cache has.
+#[track_caller]
 pub(super) fn builder() -> CacheBuilder {
+    let file = Location::caller().file();
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let namespace = format!("test-{}", COUNT.fetch_add(1, Ordering::Relaxed));
     Cache::builder()
         .redis(RedisServer::shared().url(), namespace)
         // A second one would be made, and ask Redis for the time, while the test moves its clock.
         .pool_size(1)
-        .wrap_store(|store| {
+        .wrap_store(move |store| {
             connect(Arc::clone(&store));
-            note("connected");
-            Arc::new(Elsewhere(store))
+            note(file, "connected");
+            Arc::new(Elsewhere { store, file })
         })
 }
 
@@ -97,7 +100,11 @@ impl Drop for Waiting {
 
 /// A store whose work is done in the other runtime.
 #[derive(Debug)]
-struct Elsewhere(Arc<dyn Store>);
+struct Elsewhere {
+    store: Arc<dyn Store>,
+    /// Of the test that made it.
+    file: &'static str,
+}
 
 impl Elsewhere {
     fn run<T, F>(&self, work: impl FnOnce(Arc<dyn Store>) -> F + Send + 'static) -> Answer<T>
@@ -105,7 +112,7 @@ impl Elsewhere {
         T: Send + 'static,
         F: Future<Output = Result<T, StoreError>>,
     {
-        let store = Arc::clone(&self.0);
+        let store = Arc::clone(&self.store);
         Box::pin(async move {
             let Ok(here) = Handle::try_current() else {
                 return Err(StoreError::new("there is no runtime to wait in"));
@@ -144,11 +151,11 @@ impl Key {
 
 impl Store for Elsewhere {
     fn get<'a>(&'a self, key: &'a StoreKey<'a>, limit: usize) -> StoreFuture<'a, Option<Stored>> {
-        let key = Key::of(key);
+        let (key, file) = (Key::of(key), self.file);
         self.run(async move |store: Arc<dyn Store>| {
             let read = store.get(&key.lend(), limit).await?;
             if read.is_some() {
-                note("read");
+                note(file, "read");
             }
             Ok(read)
         })
@@ -160,10 +167,10 @@ impl Store for Elsewhere {
         frame: Bytes,
         until: SystemTime,
     ) -> StoreFuture<'a, ()> {
-        let key = Key::of(key);
+        let (key, file) = (Key::of(key), self.file);
         self.run(async move |store: Arc<dyn Store>| {
             store.set(&key.lend(), frame, until).await?;
-            note("written");
+            note(file, "written");
             Ok(())
         })
     }
@@ -183,40 +190,37 @@ impl Store for Elsewhere {
 
     fn time(&self) -> Option<SystemTime> {
         let _guard = runtime().enter();
-        self.0.time()
+        self.store.time()
     }
 
     fn link(&self) -> Link {
         let _guard = runtime().enter();
-        self.0.link()
+        self.store.link()
     }
 
     fn renew(&self) {
         let _guard = runtime().enter();
-        self.0.renew();
+        self.store.renew();
     }
 
     fn check(&self) {
         let _guard = runtime().enter();
-        self.0.check();
+        self.store.check();
     }
 }
 
-/// Notes once for each test program that Redis was reached, read or written, in the file that
+/// Notes once for each file of tests that Redis was reached, read or written, in the file that
 /// `TEST_STORE_LOG` names: so that `second_pass.sh` sees whether the second pass was one.
-fn note(what: &'static str) {
-    static NOTED: Mutex<Vec<&str>> = Mutex::new(Vec::new());
+fn note(file: &'static str, what: &'static str) {
+    static NOTED: Mutex<Vec<(&str, &str)>> = Mutex::new(Vec::new());
     let mut noted = NOTED.lock().unwrap();
     let Some(log) = std::env::var_os("TEST_STORE_LOG") else {
         return;
     };
-    if noted.contains(&what) {
+    if noted.contains(&(file, what)) {
         return;
     }
-    noted.push(what);
-    let program = std::env::args().next().unwrap_or_default();
-    let program = program.rsplit('/').next().unwrap_or_default();
-    let name = program.rsplit_once('-').map_or(program, |(name, _)| name);
+    noted.push((file, what));
     let keys = RedisServer::shared().command(&["DBSIZE"]).integer();
     let mut log = std::fs::OpenOptions::new()
         .append(true)
@@ -224,6 +228,6 @@ fn note(what: &'static str) {
         .open(log)
         .expect("a file to note it in");
     // One write for the line: several programs may write.
-    log.write_all(format!("{name} {what} {keys}\n").as_bytes())
+    log.write_all(format!("{file} {what} {keys}\n").as_bytes())
         .expect("room for a line");
 }

@@ -112,6 +112,7 @@ pub fn is_on_redis() -> bool {
 
 /// The builder of a cache in memory; with `TEST_STORE=redis` also in a Redis of its own, which it
 /// is connected to.
+#[track_caller]
 pub fn builder() -> CacheBuilder {
     if !is_on_redis() {
         return Cache::builder();
@@ -123,11 +124,13 @@ pub fn builder() -> CacheBuilder {
 }
 
 /// A cache with the defaults, on [`builder`].
+#[track_caller]
 pub fn in_memory() -> Cache {
     builder().build().expect("the defaults are good")
 }
 
 /// A cache whose clock stands still, on [`builder`].
+#[track_caller]
 pub fn cache() -> (Cache, ManualClock) {
     let clock = ManualClock::new();
     let cache = builder()

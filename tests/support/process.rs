@@ -41,7 +41,7 @@ pub(crate) fn example(name: &str) -> PathBuf {
     built
 }
 
-/// Has cargo build the examples, as a test that names its targets (`cargo test --test examples`)
+/// Has cargo build the examples, as a test that names its targets (`cargo test --test programs`)
 /// leaves them as they were, and an old one would be checked. Costs nothing where they are fresh.
 fn build_examples(profile: &Path) {
     // Only cargo sets this. Somebody who starts the test by hand has built what is to be checked.

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{
     fault_proxy::{Fault, FaultProxy},
+    log::Log,
     *,
 };
 
@@ -205,15 +206,8 @@ async fn a_replica_is_read_and_refuses_to_be_written() {
 
 #[tokio::test]
 async fn one_line_is_said_for_each_change() {
-    let lines = Lines::default();
-    let writer = lines.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_ansi(false)
-        .with_writer(move || writer.clone())
-        .finish();
-    // While there is only one, what another thread says first is taken for what nobody wants.
-    let _other = tracing::Dispatch::new(tracing_subscriber::registry());
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let log = Log::default();
+    let _listening = log.listen();
     let server = RedisServer::start();
     let store = connected(&server.url()).await;
     server.kill();
@@ -224,9 +218,7 @@ async fn one_line_is_said_for_each_change() {
     server.restart();
     works_again(&store).await;
     store.close().await.expect("closed");
-    let lines = lines.0.lock().expect("nobody panics with it").clone();
-    let lines = String::from_utf8(lines).expect("text");
-    let lines: Vec<&str> = lines.lines().collect();
+    let lines = log.lines();
     assert_eq!(lines.len(), 3, "{lines:#?}");
     let expected = [
         ("INFO", "is in use"),
@@ -286,22 +278,5 @@ async fn under_load_every_outage_ends_within_2_s() {
     is_over.store(true, Ordering::SeqCst);
     for client in clients {
         assert!(client.await.expect("no wrong frame") > 0);
-    }
-}
-
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0
-            .lock()
-            .expect("nobody panics with it")
-            .extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     io::Read,
     net::TcpListener,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -20,6 +20,9 @@ use crate::{
 #[allow(dead_code, unreachable_pub)]
 #[path = "../../../../tests/support/fault_proxy.rs"]
 mod fault_proxy;
+#[allow(dead_code, unreachable_pub)]
+#[path = "../../../../tests/support/log.rs"]
+mod log;
 #[path = "../../../../tests/support/redis_server.rs"]
 mod redis_server;
 
@@ -168,10 +171,9 @@ async fn what_is_set_is_there_until_it_is_deleted_or_over() {
             .expect("set");
         let found = store.get(&KEY, LIMIT).await.expect("got").expect("there");
         let life = found.remaining.expect("it ends");
-        assert!(
-            life <= Duration::from_secs(60) && life > Duration::from_secs(30),
-            "{life:?}"
-        );
+        // The time of Redis is known to some milliseconds, its answers come later.
+        let is_a_minute = Duration::from_secs(30)..Duration::from_secs(61);
+        assert!(is_a_minute.contains(&life), "{life:?}");
         assert_eq!(found.frame, FRAME);
         store.delete(&KEY).await.expect("deleted");
         assert_eq!(store.get(&KEY, LIMIT).await, Ok(None));

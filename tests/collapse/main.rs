@@ -1,0 +1,10 @@
+//! One call of the handler for everybody who asks for one cold key at once.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod failures;
+mod joining;
+mod starting;
+mod time;
+mod unshared;

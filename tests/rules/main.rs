@@ -1,0 +1,13 @@
+//! Every rule, as rows of tables: what is stored and shared, and what a request gets.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod invalidation;
+mod keys;
+mod partial;
+mod people;
+mod requests;
+mod settings;
+mod tables;
+mod validation;
