@@ -22,7 +22,7 @@ use crate::{
     cache::Cache,
     entry::{Entry, Millis, StoredHead},
     headers::{Forwarded, StatusHeaders, fill_slots, say_forwarded},
-    policy::{Selected, is_not_modified, select},
+    policy::{Selected, has_not_changed, is_not_modified, select},
     status::{Forward, Reason},
 };
 
@@ -152,7 +152,7 @@ pub(crate) fn judged<B: Body>(
     response: Response<ResponseBody<B>>,
     request: &HeaderMap,
 ) -> Response<ResponseBody<B>> {
-    match response.status().is_success() && is_not_modified(request, response.headers()) {
+    match response.status().is_success() && has_not_changed(request, response.headers()) {
         true => not_modified(response),
         false => response,
     }

@@ -58,7 +58,8 @@
 //!   no date is ignored.
 //! - `If-Match` and `If-Unmodified-Since` are for origins (RFC 9110, 13.1.1, 13.1.4): a stored response
 //!   answers as if they were not there, and a request that has one fills nothing.
-//! - A fill is sent on without conditions, and its answer judged by those of each who waits for it.
+//! - A fill is sent on without conditions, and its answer judged by those of each who waits for it;
+//!   its `Date` says nothing then.
 //!
 //! **What a client wants of it** (`ranges.rs`)
 //! - One range, a suffix, or up to 32 of them; those that overlap or touch become one (RFC 9110, 14).
@@ -85,5 +86,5 @@ pub use handler::CachePolicy;
 pub(crate) use nominated::Encoded;
 pub(crate) use ranges::{Selected, select};
 pub(crate) use storing::{Decision, Plan, decide, declared_length};
-pub(crate) use validation::{is_for_origin, is_not_modified, take_conditions};
+pub(crate) use validation::{has_not_changed, is_for_origin, is_not_modified, take_conditions};
 pub(crate) use vary::VaryRule;

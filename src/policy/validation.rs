@@ -28,6 +28,12 @@ pub(crate) fn is_not_modified(request: &HeaderMap, stored: &HeaderMap) -> bool {
         .is_some_and(|changed| changed <= since)
 }
 
+/// The same for a response that was made just now: when it was made says nothing of when it changed.
+pub(crate) fn has_not_changed(request: &HeaderMap, made: &HeaderMap) -> bool {
+    let says_when = request.contains_key(IF_NONE_MATCH) || made.contains_key(LAST_MODIFIED);
+    says_when && is_not_modified(request, made)
+}
+
 /// RFC 9110, 13.1.1 and 13.1.4: whether a request has conditions that only an origin can judge.
 pub(crate) fn is_for_origin(request: &HeaderMap) -> bool {
     request.contains_key(IF_MATCH) || request.contains_key(IF_UNMODIFIED_SINCE)
@@ -270,8 +276,11 @@ mod tests {
             ),
         ];
         for (name, request, stored, expected) in rows {
-            let is = is_not_modified(&headers(request), &headers(stored));
-            assert_eq!(is, *expected, "{name}");
+            let (request, stored) = (headers(request), headers(stored));
+            assert_eq!(is_not_modified(&request, &stored), *expected, "{name}");
+            // What a handler has just made is new, whatever its Date.
+            let is_known = *expected && *name != "from Date on (4.3.2)";
+            assert_eq!(has_not_changed(&request, &stored), is_known, "{name}");
         }
     }
 }
