@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
     header::{
-        CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE,
+        CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_RANGE,
         CONTENT_TYPE, ETAG, EXPIRES, LAST_MODIFIED,
     },
 };
@@ -115,10 +115,7 @@ impl Hit {
             Selected::Unsatisfiable => {
                 let headers = response.headers_mut();
                 without_representation(headers);
-                // They are those of the whole.
-                for name in [CACHE_CONTROL, EXPIRES, ETAG, LAST_MODIFIED] {
-                    headers.remove(name);
-                }
+                without_freshness(headers);
                 headers.insert(CONTENT_RANGE, value(format!("bytes */{}", body.len())));
                 replaced(response, StatusCode::RANGE_NOT_SATISFIABLE, Bytes::new())
             }
@@ -189,6 +186,27 @@ fn without_representation(headers: &mut HeaderMap) {
         headers.remove(name);
     }
     for name in OF_CONTENT {
+        headers.remove(name);
+    }
+}
+
+/// Takes out by what somebody could store an answer that is not that of its URI.
+fn without_freshness(headers: &mut HeaderMap) {
+    let targeted: Vec<_> = headers
+        .keys()
+        .filter(|name| name.as_str().ends_with("cache-control"))
+        .cloned()
+        .collect();
+    for name in targeted {
+        headers.remove(name);
+    }
+    for name in [
+        EXPIRES,
+        ETAG,
+        LAST_MODIFIED,
+        CONTENT_LOCATION,
+        HeaderName::from_static("surrogate-control"),
+    ] {
         headers.remove(name);
     }
 }

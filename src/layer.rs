@@ -253,7 +253,9 @@ impl ResponseCacheLayer {
     /// Whether a fill goes on when the client that started it has left.
     ///
     /// Default: `true`, so that a disconnect never costs a second handler call. With `false` the
-    /// handler is dropped as without a cache, and one of those waiting starts again.
+    /// handler is dropped as without a cache, and one of those waiting starts again; and a conditional
+    /// request that finds nothing fresh is passed on as it came, since its client wants no body that
+    /// could be stored.
     pub fn detach(self, detach: bool) -> Self {
         self.with(|settings| settings.detach = detach)
     }

@@ -6,7 +6,7 @@
 
 use std::{future::poll_fn, pin::pin, sync::Arc, time::Duration};
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::Body;
 use tokio::time::Instant;
 use tower_service::Service;
@@ -419,8 +419,11 @@ where
                 if head.status.is_server_error() {
                     cache.counters().refusal(reason);
                 } else {
-                    let lasting = pending.personal.is_none().then_some(pending.mark);
-                    cache.refuse(reason, lasting);
+                    // That a client has it already says nothing about those who have not.
+                    let is_said =
+                        reason != Reason::Status || head.status != StatusCode::NOT_MODIFIED;
+                    let lasts = is_said && pending.personal.is_none();
+                    cache.refuse(reason, lasts.then_some(pending.mark));
                 }
                 guard.end(Ending::Refused(reason), Vec::new());
                 said.detail = Some(pending.alone.unwrap_or(reason));

@@ -325,8 +325,8 @@ impl Pending {
 
     /// Makes sure that memory has what it had: in between it may have needed the room.
     fn put_back(&self, request: &HeaderMap, local: &Arc<Entry>) {
-        if Arc::strong_count(local) > 1 {
-            // Memory's own, nearly always.
+        if Arc::strong_count(local) == 2 {
+            // Memory's and ours, unless others wait.
             return;
         }
         let memory = self.cache.memory();

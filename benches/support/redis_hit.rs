@@ -68,7 +68,7 @@ const CONNECTIONS: usize = 2;
 const WORKERS: usize = 2;
 /// Asked for in each round, each once.
 const KEYS: usize = 1024;
-const ROUNDS: usize = 40;
+const ROUNDS: usize = 60;
 /// Longer than memory answers on its own.
 const DUE: Duration = Duration::from_secs(6);
 /// As the layer asks for bodies of up to 1 MiB.

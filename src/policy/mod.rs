@@ -65,7 +65,8 @@
 //! - One range, a suffix, or up to 32 of them; those that overlap or touch become one (RFC 9110, 14).
 //! - What is no range of bytes is ignored; what begins behind the end is not satisfiable.
 //! - `If-Range` is compared strongly, a date only where it is strong (RFC 9110, 13.1.5, 8.8.2.2).
-//! - Several ranges that come to all of the body, and `Accept-Ranges: none`: all of it.
+//! - All of it: several ranges of an encoded body, `Accept-Ranges: none`, and where there is `If-Match` or
+//!   `If-Unmodified-Since`, too.
 
 mod directives;
 mod facts;

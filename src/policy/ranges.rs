@@ -4,13 +4,13 @@ use std::{ops::Range, time::Duration};
 
 use http::{
     HeaderMap,
-    header::{ACCEPT_RANGES, DATE, ETAG, IF_RANGE, LAST_MODIFIED, RANGE},
+    header::{ACCEPT_RANGES, CONTENT_ENCODING, DATE, ETAG, IF_RANGE, LAST_MODIFIED, RANGE},
 };
 use smallvec::SmallVec;
 
 use super::{
     syntax::members,
-    validation::{EntityTag, date, only_line},
+    validation::{EntityTag, date, is_for_origin, only_line},
 };
 
 /// More ranges than that are no wish that anybody has.
@@ -21,7 +21,7 @@ const MOST: usize = 32;
 pub(crate) enum Selected {
     /// All of it: no range was asked for, or one that is to be ignored.
     Whole,
-    /// One part or several, which neither touch nor cover all of it.
+    /// One part or several that do not touch.
     Parts(SmallVec<[Range<usize>; 1]>),
     /// Nothing that there is.
     Unsatisfiable,
@@ -34,10 +34,22 @@ pub(crate) fn select(request: &HeaderMap, stored: &HeaderMap, length: usize) -> 
         return Selected::Whole;
     };
     let refuses = |value: &http::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"none");
-    if stored.get(ACCEPT_RANGES).is_some_and(refuses) || !is_still_that(request, stored) {
+    if stored.get(ACCEPT_RANGES).is_some_and(refuses)
+        || !is_still_that(request, stored)
+        // It may be about another version, and whole it is seen to be.
+        || is_for_origin(request)
+    {
         return Selected::Whole;
     }
-    parts(range.as_bytes(), length).unwrap_or(Selected::Whole)
+    match parts(range.as_bytes(), length) {
+        // Of several parts each is encoded, but not what they are sent in.
+        Some(Selected::Parts(parts)) if parts.len() > 1 && is_encoded(stored) => Selected::Whole,
+        selected => selected.unwrap_or(Selected::Whole),
+    }
+}
+
+fn is_encoded(stored: &HeaderMap) -> bool {
+    stored.contains_key(CONTENT_ENCODING)
 }
 
 /// RFC 9110, 13.1.5: whether the client has parts of this very response.
@@ -91,12 +103,9 @@ fn parts(range: &[u8], length: usize) -> Option<Selected> {
         return Some(Selected::Unsatisfiable);
     }
     merge(&mut wanted);
-    let all: usize = wanted.iter().map(Range::len).sum();
-    // One range of everything is a range; several are a detour.
-    let is_whole = wanted.len() > 1 && all >= length || length == 0;
-    Some(match is_whole {
-        true => Selected::Whole,
-        false => Selected::Parts(wanted),
+    Some(match length {
+        0 => Selected::Whole,
+        _ => Selected::Parts(wanted),
     })
 }
 
@@ -258,6 +267,19 @@ mod tests {
             }
             let selected = select(&request, &headers(stored), 10);
             assert_eq!(selected != Selected::Whole, is_part, "{name}");
+        }
+        let encoded = headers(&[("content-encoding", "gzip")]);
+        for (range, is_part) in [("bytes=0-1", true), ("bytes=0-1,4-5", false)] {
+            let selected = select(&headers(&[("range", range)]), &encoded, 10);
+            assert_eq!(selected != Selected::Whole, is_part, "encoded, {range}");
+        }
+        for name in ["if-match", "if-unmodified-since"] {
+            let request = headers(&[("range", "bytes=0-3"), (name, "\"v0\"")]);
+            assert_eq!(
+                select(&request, &headers(STORED), 10),
+                Selected::Whole,
+                "{name}"
+            );
         }
         let twice = headers(&[("range", "bytes=0-3"), ("range", "bytes=0-3")]);
         assert_eq!(select(&twice, &headers(STORED), 10), Selected::Whole);

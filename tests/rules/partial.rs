@@ -17,6 +17,8 @@ fn tagged() -> Origin {
             ("content-digest", "sha-256=:AAAA:"),
             ("repr-digest", "sha-256=:BBBB:"),
             ("cache-control", "max-age=60"),
+            ("cdn-cache-control", "max-age=600"),
+            ("surrogate-control", "max-age=600"),
             ("vary", "accept-encoding"),
         ];
         std::future::ready(response(200, &fields, TEXT))
@@ -131,7 +133,14 @@ async fn what_is_behind_the_end_is_not_satisfiable() {
         ("bytes */16", "")
     );
     // What speaks of the whole would be stored with this status by somebody.
-    for name in ["cache-control", "etag", "content-type", "content-length"] {
+    for name in [
+        "cache-control",
+        "cdn-cache-control",
+        "surrogate-control",
+        "etag",
+        "content-type",
+        "content-length",
+    ] {
         assert_eq!(answer.field(name), "", "{name}");
     }
     assert_eq!(get(&app, "/").await.text(), TEXT);
@@ -171,6 +180,7 @@ async fn if_range_and_if_none_match_are_asked_first() {
         (("if-range", "\"v1\""), 206, "0123"),
         (("if-range", "W/\"v1\""), 200, TEXT),
         (("if-range", "\"v2\""), 200, TEXT),
+        (("if-match", "\"v0\""), 200, TEXT),
         (("if-none-match", "\"v1\""), 304, ""),
         (("if-none-match", "\"v2\""), 206, "0123"),
     ] {

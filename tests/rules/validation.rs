@@ -122,6 +122,7 @@ async fn a_head_has_conditions_too() {
     let answer = send(&app, request("HEAD", "/", HAS_IT)).await;
     assert!(answer.is_hit());
     assert_eq!(answer.status, StatusCode::NOT_MODIFIED);
+    assert_eq!(answer.field("content-length"), "");
     let other = send(&app, request("HEAD", "/", &[("if-none-match", "\"v2\"")])).await;
     assert_eq!(
         (other.status, other.field("content-length")),
@@ -401,4 +402,33 @@ async fn nested_layers_judge_conditions_once() {
     }
     assert_eq!(get(&app, "/").await.text(), "the whole text");
     assert_eq!(origin.calls(), 1);
+}
+
+/// A 304 to one who went alone says nothing of whether the response could be stored.
+#[tokio::test]
+async fn clients_that_only_revalidate_do_not_keep_a_key_from_being_stored() {
+    let (cache, clock) = cache();
+    let conditions = Arc::new(Mutex::new(Vec::new()));
+    let seen = conditions.clone();
+    let origin = Origin::new(move |call, request| {
+        let condition = request.headers().contains_key("if-none-match");
+        seen.lock().unwrap().push(condition);
+        let tag = ("etag", "\"v1\"");
+        std::future::ready(match (call, condition) {
+            (1, _) => response(200, &[tag, ("cache-control", "no-store")], "the whole text"),
+            (_, true) => response(304, &[tag], ""),
+            (_, false) => response(200, &[tag], "the whole text"),
+        })
+    });
+    let app = origin.behind(&ResponseCacheLayer::new(&cache));
+    get(&app, "/").await;
+    clock.advance(Duration::from_secs(40));
+    assert!(not_modified(&get_with(&app, "/", HAS_IT).await));
+    clock.advance(Duration::from_secs(21));
+    for expected in ["MISS", "HIT"] {
+        let answer = get_with(&app, "/", HAS_IT).await;
+        assert!(not_modified(&answer));
+        assert_eq!(answer.x_cache(), expected);
+    }
+    assert_eq!(*conditions.lock().unwrap(), [false, true, false]);
 }

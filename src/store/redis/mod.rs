@@ -195,7 +195,8 @@ impl RedisStore {
         }
         let (life, frame) = match (life, frame) {
             (Ok(life), Ok(frame)) => (life, frame),
-            (Err(error), _) | (Ok(_), Err(error)) => return Err(store_error(&error)),
+            // The second first: a connection that breaks leaves the other one merely unanswered.
+            (_, Err(error)) | (Err(error), Ok(_)) => return Err(store_error(&error)),
         };
         let life = integer(&life).ok_or_else(|| mismatched("PTTL"))?;
         let frame = bytes(frame).ok_or_else(|| mismatched("GETRANGE"))?;
