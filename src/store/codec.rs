@@ -93,18 +93,16 @@ pub(crate) struct ResponseFrame {
     head: u64,
 }
 
-/// By what a frame is known again: the checksum of its head, which holds the key, the times, the
-/// writer, and length and checksum of the body; and how long the body is.
+/// By what a frame is known again: the checksums of its head, which holds the key, the times and
+/// the writer, and of its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Mark {
     head: u64,
-    body_len: usize,
+    body: u64,
 }
 
 impl Mark {
-    /// Whether `frame` is the one again that was stored for `key`, with an undamaged head and all of
-    /// its body. The bytes of that are not looked at: who has the mark has them, and checked them when
-    /// they were read.
+    /// Whether `frame` is the one again that was stored for `key`, undamaged.
     pub(crate) fn is_of(self, key: &[u8], frame: &[u8]) -> bool {
         let Some(start) = frame.strip_prefix(MAGIC) else {
             return false;
@@ -117,12 +115,11 @@ impl Mark {
         let Ok(head) = input.long() else {
             return false;
         };
-        let body = input.0;
-        let end = frame.len() - body.len();
+        let end = frame.len() - input.0.len();
         checksum == self.head
-            && body.len() == self.body_len
             && XxHash3_64::oneshot(&frame[COVERED..end]) == checksum
             && Input(head).long() == Ok(key)
+            && XxHash3_64::oneshot(&frame[end..]) == self.body
     }
 }
 
@@ -130,7 +127,7 @@ impl ResponseFrame {
     pub(crate) fn mark(&self) -> Mark {
         Mark {
             head: self.head,
-            body_len: self.body.len(),
+            body: self.checksum,
         }
     }
 
