@@ -66,9 +66,10 @@ Usage: reverse_proxy --listen ADDRESS --origin URL [OPTIONS]
 
   --listen ADDRESS   where to listen, as in 127.0.0.1:8080; port 0 takes a free one
   --origin URL       the server to ask, as in http://127.0.0.1:9000; without a path
-  --preset NAME      the rules: default (rfc9111 comes with a later version)
+  --preset NAME      the rules: default, careful with what could be personal; or rfc9111, all
+                     that the standard allows a shared cache [default]
   --ttl SECONDS      how long a response that says nothing about it is fresh;
-                     0 stores no such response [60]
+                     0 stores no such response [60; 0 with rfc9111]
   --memory MIB       the room for stored responses [64]
   --max-body BYTES   the largest body that is stored [1048576]
   --redis URL        a Redis behind the memory, shared with other proxies of this origin,
@@ -458,7 +459,11 @@ async fn serve(options: Options, cache: &Cache, listener: TcpListener) -> io::Re
 
     let origin = options.origin;
     let hop = tower::service_fn(move |request| forward(client.clone(), origin.clone(), request));
-    let cached = ResponseCacheLayer::new(cache)
+    let layer = match options.is_rfc9111 {
+        true => ResponseCacheLayer::rfc9111(cache),
+        false => ResponseCacheLayer::new(cache),
+    };
+    let cached = layer
         .ttl(options.ttl)
         .max_body_size(options.max_body)
         .layer(hop);
@@ -598,6 +603,7 @@ fn fail(code: u8, sentence: &str) -> ExitCode {
 struct Options {
     listen: String,
     origin: Authority,
+    is_rfc9111: bool,
     ttl: Duration,
     memory: u64,
     max_body: u64,
@@ -649,17 +655,15 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Option<Options>, S
         }
     }
 
-    match given.get("--preset").map(String::as_str) {
-        None | Some("default") => {}
-        Some("rfc9111") => {
-            return Err("This version cannot do --preset rfc9111 yet: leave it out.".to_owned());
-        }
+    let is_rfc9111 = match given.get("--preset").map(String::as_str) {
+        None | Some("default") => false,
+        Some("rfc9111") => true,
         Some(other) => {
             return Err(format!(
-                "There is no preset {other:?}: write --preset default."
+                "There is no preset {other:?}: write --preset default, or --preset rfc9111."
             ));
         }
-    }
+    };
 
     let needed = |name: &str, example: &str| {
         given
@@ -705,7 +709,8 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Option<Options>, S
     Ok(Some(Options {
         listen,
         origin,
-        ttl: Duration::from_secs(number("--ttl", 60)?),
+        is_rfc9111,
+        ttl: Duration::from_secs(number("--ttl", if is_rfc9111 { 0 } else { 60 })?),
         memory: memory
             .checked_mul(1024 * 1024)
             .ok_or_else(|| format!("No machine has {memory} MiB: give --memory less."))?,

@@ -6,7 +6,9 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderValue, Method, Request, Version, header::CONTENT_LENGTH, request::Parts};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Version, header::CONTENT_LENGTH, request::Parts,
+};
 use http_body::Body;
 
 use crate::{
@@ -15,7 +17,7 @@ use crate::{
     personal::{Field, meaning},
     policy::RequestDirectives,
     selector::{Target, original_uri},
-    settings::Settings,
+    settings::{HonoredDirectives, Settings},
     status::Reason,
 };
 
@@ -59,6 +61,8 @@ pub(crate) struct Lookup<'a> {
     pub(crate) key_len: usize,
     pub(crate) is_head: bool,
     pub(crate) directives: RequestDirectives,
+    /// They demand something.
+    pub(crate) is_demanding: bool,
     /// It has cookies or credentials, and nothing lifts that: only what is explicitly shareable
     /// may answer it.
     pub(crate) personal: Option<Reason>,
@@ -118,8 +122,9 @@ fn look_at<'a, B: Body>(
     if has_body(head, &seen, body) {
         return Err(Reason::RequestBody);
     }
-    if seen.cache_control {
-        lookup.directives = RequestDirectives::parse(head.headers);
+    if seen.cache_control || seen.pragma {
+        lookup.directives = demands(settings, head.headers, seen.cache_control);
+        lookup.is_demanding = !lookup.directives.is_empty();
         if lookup.directives.no_store {
             // §5.2.1.5: nothing of this exchange may be stored.
             return Err(Reason::RequestNoStore);
@@ -134,7 +139,7 @@ fn look_at<'a, B: Body>(
     if seen.cookie {
         let (cookies, has_others) = settings.cookies.read(head.headers);
         lookup.parts.cookies = cookies;
-        if has_others {
+        if has_others && settings.storing.is_careful() {
             personal = personal.or(Some(Reason::Cookie));
         }
     }
@@ -152,6 +157,28 @@ fn look_at<'a, B: Body>(
     Ok(())
 }
 
+/// What a request demands, as far as the layer wants to hear it.
+#[cold]
+fn demands(settings: &Settings, headers: &HeaderMap, cache_control: bool) -> RequestDirectives {
+    if !cache_control {
+        return match settings.request_directives {
+            HonoredDirectives::All => RequestDirectives::from_pragma(headers),
+            HonoredDirectives::Common | HonoredDirectives::OnlyIfCached => {
+                RequestDirectives::default()
+            }
+        };
+    }
+    let said = RequestDirectives::parse(headers);
+    match settings.request_directives {
+        HonoredDirectives::All => said,
+        HonoredDirectives::Common => said.without_ages(),
+        HonoredDirectives::OnlyIfCached => RequestDirectives {
+            only_if_cached: said.only_if_cached,
+            ..RequestDirectives::default()
+        },
+    }
+}
+
 /// What the fields of a request say.
 #[derive(Default)]
 struct Seen<'a> {
@@ -161,6 +188,7 @@ struct Seen<'a> {
     authorization: bool,
     credential: bool,
     cache_control: bool,
+    pragma: bool,
     content_length: bool,
     transfer_encoding: bool,
 }
@@ -173,17 +201,21 @@ impl<'a> Seen<'a> {
         lookup: &mut Lookup<'a>,
     ) -> Result<(), Reason> {
         let unseen = &mut lookup.parts.unseen;
+        let is_careful = settings.storing.is_careful();
         for (name, value) in head.headers {
             self.credential |= settings.credentials.adds(name);
             match meaning(name.as_str()) {
                 Field::Other => {}
-                Field::Credential => self.credential |= !settings.credentials.allows(name),
+                Field::Credential => {
+                    self.credential |= is_careful && !settings.credentials.allows(name);
+                }
                 Field::Authorization => self.authorization = true,
                 Field::Cookie => {
-                    self.cookie = true;
+                    self.cookie = is_careful || settings.cookies.are_declared();
                     self.cookie_bytes += value.len();
                 }
                 Field::CacheControl => self.cache_control = true,
+                Field::Pragma => self.pragma = true,
                 Field::Range => lookup.range = true,
                 Field::Conditional => lookup.conditional = true,
                 Field::ContentLength => self.content_length |= value.as_bytes() != b"0",
@@ -192,6 +224,7 @@ impl<'a> Seen<'a> {
                 // RFC 9112, 3.2: more than one Host is an attack or a mistake.
                 Field::Host if self.host.is_some() => return Err(Reason::HostConflict),
                 Field::Host => self.host = Some(value),
+                Field::Unseen | Field::Forwarded | Field::Origin if !is_careful => {}
                 Field::Unseen => unseen.push((name.as_str(), Cow::Borrowed(value.as_bytes()))),
                 Field::Forwarded => unseen.push((name.as_str(), host_and_proto(value))),
                 Field::Origin => unseen.push((name.as_str(), Cow::Borrowed(&[]))),

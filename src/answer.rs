@@ -21,30 +21,31 @@ use crate::{
     body::ResponseBody,
     cache::Cache,
     entry::{Entry, Millis, StoredHead},
-    headers::{Forwarded, StatusHeaders, fill_slots, say_forwarded},
-    policy::{Selected, has_not_changed, is_not_modified, select},
+    headers::{Forwarded, StatusHeaders, fill_slots, say_forwarded, say_stale},
+    policy::{self, Reuse, Selected, has_not_changed, is_not_modified, select},
     status::{Forward, Reason},
 };
 
-/// Whether a stored response may answer a request now; if not, why it is forwarded (§4).
+/// What a stored response is to a request now (§4).
 #[inline]
-pub(crate) fn reuse(
-    cache: &Cache,
-    entry: &Entry,
-    lookup: &Lookup<'_>,
-    now: Millis,
-) -> Result<(), Forward> {
-    if lookup.directives.no_cache {
-        // §5.2.1.4: not without validation.
-        return Err(Forward::Request);
+pub(crate) fn reuse(cache: &Cache, entry: &Entry, lookup: &Lookup<'_>, now: Millis) -> Reuse {
+    let head = &*entry.head;
+    let is_plain = !lookup.is_demanding && head.lifetime.is_fresh(now);
+    let reuse = match is_plain {
+        true => Reuse::Fresh,
+        false => by_times(head, lookup, now),
+    };
+    match reuse {
+        Reuse::No(forward) => Reuse::No(forward),
+        _ if !entry.is_usable(cache.log()) => Reuse::No(Forward::Stale),
+        _ if !may_answer(head, lookup.personal) => Reuse::No(Forward::Bypass),
+        reuse => reuse,
     }
-    if !entry.head.lifetime.is_fresh(now) || !entry.is_usable(cache.log()) {
-        return Err(Forward::Stale);
-    }
-    if !may_answer(&entry.head, lookup.personal) {
-        return Err(Forward::Bypass);
-    }
-    Ok(())
+}
+
+#[cold]
+fn by_times(head: &StoredHead, lookup: &Lookup<'_>, now: Millis) -> Reuse {
+    policy::reuse(&head.lifetime, &head.staleness, &lookup.directives, now)
 }
 
 /// Whether a response may answer a request that carries cookies or credentials (§3.5; `rules.md`).
@@ -91,6 +92,23 @@ impl Hit {
 }
 
 impl Hit {
+    /// The answer to a request with these fields: all of it, or what its conditions and range come
+    /// to where it has any.
+    #[cold]
+    pub(crate) fn into_stale<B: Body>(
+        self,
+        mode: StatusHeaders,
+        is_head: bool,
+        selective: Option<&HeaderMap>,
+    ) -> Response<ResponseBody<B>> {
+        let mut response = match selective {
+            None => self.into_response(mode, is_head),
+            Some(request) => self.into_selected(mode, is_head, request),
+        };
+        say_stale(response.headers_mut());
+        response
+    }
+
     /// The answer to a request with conditions or a range: 304, a part, or all of it.
     #[cold]
     pub(crate) fn into_selected<B: Body>(
@@ -298,6 +316,7 @@ pub(crate) fn only_if_cached<B: Body>(mode: StatusHeaders) -> Response<ResponseB
         status: None,
         stored: false,
         collapsed: false,
+        ttl: None,
         detail: Some(Reason::OnlyIfCached),
     };
     say_forwarded(response.headers_mut(), said, mode);

@@ -368,7 +368,9 @@ impl Cache {
         if !self.is_enabled() {
             return;
         }
-        self.core.marks.lift(Mark::Uncacheable, place.mark);
+        if entry.head.lifetime.is_fresh(self.now()) {
+            self.core.marks.lift(Mark::Uncacheable, place.mark);
+        }
         if entry.head.shareable {
             self.core.marks.set(Mark::Shareable, place.mark, self.now());
         }

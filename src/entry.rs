@@ -32,8 +32,10 @@ pub(crate) struct Lifetime {
     pub(crate) response_time: Millis,
     /// How old it was then (§4.2.3).
     pub(crate) initial_age: Millis,
-    /// For how long it is fresh, counted from age zero (§4.2.1).
+    /// For how long it is fresh, counted from age zero (§4.2.1); zero: never without validation.
     pub(crate) freshness: Millis,
+    /// For how long it is kept once it is stale: to be validated, or served stale.
+    pub(crate) kept: Millis,
 }
 
 impl Lifetime {
@@ -56,10 +58,37 @@ impl Lifetime {
         left.div_euclid(1000)
     }
 
+    /// For how long it has been stale, if it is.
+    pub(crate) fn stale_for(&self, now: Millis) -> Option<Millis> {
+        self.age(now).checked_sub(self.freshness)
+    }
+
     /// When nothing can be done with the response any more.
     pub(crate) fn ends(&self) -> Millis {
-        self.response_time + self.freshness.saturating_sub(self.initial_age)
+        let life = self.freshness.saturating_add(self.kept);
+        self.response_time
+            .saturating_add(life.saturating_sub(self.initial_age))
     }
+}
+
+/// What may be done with a response once it is stale
+/// ([RFC 9111, section 4.2.4](https://www.rfc-editor.org/rfc/rfc9111#section-4.2.4)).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Staleness {
+    /// For how long it is served while a newer one is obtained (RFC 5861, 3).
+    pub(crate) while_revalidate: Millis,
+    /// For how long it stands in for a failure (RFC 5861, 4).
+    pub(crate) if_error: Millis,
+    /// Nothing forbids to serve it stale: to a request that accepts that (§5.2.1.2), or where the
+    /// inner service cannot be reached.
+    pub(crate) allowed: bool,
+}
+
+/// What a handler's [`CachePolicy`](crate::CachePolicy) said, should a 304 not repeat it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Said {
+    pub(crate) ttl: Option<Millis>,
+    pub(crate) public: bool,
 }
 
 /// The head of a stored response, shared by the flight that fills it and the entry.
@@ -71,6 +100,10 @@ pub(crate) struct StoredHead {
     pub(crate) headers: HeaderMap,
     pub(crate) status_slot: bool,
     pub(crate) lifetime: Lifetime,
+    pub(crate) staleness: Staleness,
+    /// The groups it belongs to (RFC 9875), for invalidations by group.
+    pub(crate) groups: Box<[Box<str>]>,
+    pub(crate) said: Said,
     /// May answer a request with cookies or credentials (`public`, `s-maxage`).
     pub(crate) shareable: bool,
     /// May answer a request with `Authorization` (§3.5).
@@ -204,6 +237,7 @@ mod tests {
             response_time: 10_000,
             initial_age: 5_000,
             freshness: 60_000,
+            kept: 0,
         };
         for (now, age, fresh, ttl) in [
             (10_000, 5_000, true, 55),
@@ -216,7 +250,27 @@ mod tests {
             assert_eq!(lifetime.age(now), age);
             assert_eq!(lifetime.is_fresh(now), fresh, "at {now}");
             assert_eq!(lifetime.ttl(now), ttl, "at {now}");
+            assert_eq!(lifetime.stale_for(now).is_none(), fresh, "at {now}");
         }
+        assert_eq!(lifetime.stale_for(75_000), Some(10_000));
+        assert_eq!(lifetime.ends(), 65_000);
+        let kept = Lifetime {
+            kept: 7_000,
+            ..lifetime
+        };
+        assert_eq!(kept.ends(), 72_000);
+    }
+
+    #[test]
+    fn what_was_stale_when_it_came_is_kept_as_long_as_is_left() {
+        let lifetime = Lifetime {
+            response_time: 10_000,
+            initial_age: 5_000,
+            freshness: 0,
+            kept: 60_000,
+        };
+        assert!(!lifetime.is_fresh(10_000));
+        assert_eq!(lifetime.stale_for(10_000), Some(5_000));
         assert_eq!(lifetime.ends(), 65_000);
     }
 
@@ -226,8 +280,9 @@ mod tests {
             response_time: 10,
             initial_age: 0,
             freshness: millis(Duration::MAX),
+            kept: millis(Duration::MAX),
         };
-        assert!(forever.is_fresh(forever.ends() - 1));
+        assert!(forever.is_fresh(forever.ends() / 3));
         assert!(forever.ttl(0) > 0);
     }
 }

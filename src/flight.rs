@@ -21,6 +21,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::StatusCode;
 
 use crate::{
     budget::Reservation,
@@ -70,6 +71,8 @@ pub(crate) struct Shared {
     pub(crate) values: Encoded,
     /// How long the body will be; only then is it certain that nobody has to be left behind.
     pub(crate) length: Option<u64>,
+    /// Why it answers nobody but its starter, before it was validated.
+    pub(crate) unfit: Option<Reason>,
 }
 
 /// Why a flight has nothing to share.
@@ -77,6 +80,8 @@ pub(crate) struct Shared {
 pub(crate) enum Ending {
     /// The response may not be shared.
     Refused(Reason),
+    /// The inner service answered with an error, for which a stale response may stand in.
+    ServerError(StatusCode),
     /// A layer further in answered and decides.
     InnerLayer,
     /// The inner service failed, panicked, or nobody was left to poll it.

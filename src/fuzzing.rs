@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 
 use crate::{
-    entry::{Lifetime, StoredHead},
+    entry::{Lifetime, Said, Staleness, StoredHead},
     status::FrameFault,
     store::codec::{self, Frame},
 };
@@ -49,7 +49,11 @@ pub fn encode(key: &[u8], body: &[u8]) -> Bytes {
             response_time: 0,
             initial_age: 0,
             freshness: 60_000,
+            kept: 0,
         },
+        staleness: Staleness::default(),
+        groups: Box::default(),
+        said: Said::default(),
         shareable: true,
         shareable_with_authorization: false,
     };

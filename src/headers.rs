@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use bytes::{Bytes, BytesMut};
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{AGE, CONNECTION, DATE, SET_COOKIE},
+    header::{AGE, CONNECTION, DATE, Entry, SET_COOKIE},
 };
 use smallvec::SmallVec;
 
@@ -28,6 +28,7 @@ pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-statu
 static HIT: [u8; 3] = *b"HIT";
 static MISS: [u8; 4] = *b"MISS";
 static BYPASS: [u8; 6] = *b"BYPASS";
+static STALE: [u8; 5] = *b"STALE";
 
 fn word(bytes: &'static [u8]) -> HeaderValue {
     HeaderValue::from_static(std::str::from_utf8(bytes).unwrap_or_default())
@@ -42,7 +43,7 @@ fn word(bytes: &'static [u8]) -> HeaderValue {
 pub enum StatusHeaders {
     /// Neither `X-Cache` nor `Cache-Status`; `Age` stays, RFC 9111 demands it.
     None,
-    /// `X-Cache: HIT`, `MISS` or `BYPASS`.
+    /// `X-Cache: HIT`, `STALE`, `MISS` or `BYPASS`.
     XCache,
     /// `X-Cache`, and `Cache-Status` with the reason ([RFC
     /// 9211](https://www.rfc-editor.org/rfc/rfc9211)).
@@ -60,17 +61,26 @@ pub(crate) struct Forwarded {
     pub(crate) status: Option<u16>,
     pub(crate) stored: bool,
     pub(crate) collapsed: bool,
+    /// The seconds that the answer is still fresh, where it comes from the store after all; negative
+    /// where it is stale.
+    pub(crate) ttl: Option<i64>,
     pub(crate) detail: Option<Reason>,
 }
 
-/// Fields that belong to one exchange or one connection and are never stored.
-///
-/// RFC 9111, 3.1 names those of the connection; the others identify the request that happened to
-/// fill.
+/// Fields that identify the request that happened to fill.
 fn is_of_one_exchange(name: &HeaderName) -> bool {
     let name = name.as_str();
     matches!(
         name,
+        "x-request-id" | "x-correlation-id" | "traceparent" | "tracestate" | "server-timing"
+    ) || name.starts_with("ratelimit")
+        || name.starts_with("x-ratelimit-")
+}
+
+/// RFC 9111, 3.1: fields of the connection, and those that we put in their places.
+fn is_of_the_connection(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
         "connection"
             | "proxy-authenticate"
             | "proxy-authorization"
@@ -83,13 +93,7 @@ fn is_of_one_exchange(name: &HeaderName) -> bool {
             | "proxy-connection"
             | "proxy-authentication-info"
             | "x-cache"
-            | "x-request-id"
-            | "x-correlation-id"
-            | "traceparent"
-            | "tracestate"
-            | "server-timing"
-    ) || name.starts_with("ratelimit")
-        || name.starts_with("x-ratelimit-")
+    )
 }
 
 /// How a stored head differs from the response it came from.
@@ -97,6 +101,18 @@ fn is_of_one_exchange(name: &HeaderName) -> bool {
 pub(crate) struct Strip<'a> {
     /// Fields of the layer's `strip_fields`.
     pub(crate) fields: &'a [HeaderName],
+    /// And those that belong to one exchange, though RFC 9111, 3.1 wants them stored.
+    pub(crate) of_one_exchange: bool,
+    pub(crate) set_cookie: bool,
+}
+
+impl Strip<'_> {
+    /// What was stored already lacks what is not stored.
+    pub(crate) const NOTHING: Self = Self {
+        fields: &[],
+        of_one_exchange: false,
+        set_cookie: false,
+    };
 }
 
 /// How many slots a stored head has at the most.
@@ -109,8 +125,7 @@ pub(crate) fn is_slot(name: &HeaderName, status_slot: bool) -> bool {
 
 /// The fields to store of a response, behind the slots for our own.
 ///
-/// `Set-Cookie` is never among them: who stores a response that has one wants it without. The
-/// values are copied, so that they do not keep a connection's read buffer alive.
+/// The values are copied, so that they do not keep a connection's read buffer alive.
 pub(crate) fn stored_head(response: &HeaderMap, strip: Strip<'_>, now: SystemTime) -> HeaderMap {
     let connection_listed: Vec<String> = response
         .get_all(CONNECTION)
@@ -119,8 +134,9 @@ pub(crate) fn stored_head(response: &HeaderMap, strip: Strip<'_>, now: SystemTim
         .map(|name| String::from_utf8_lossy(name.trim_ascii()).to_ascii_lowercase())
         .collect();
     let is_kept = |name: &HeaderName| {
-        *name != SET_COOKIE
-            && !is_of_one_exchange(name)
+        !is_of_the_connection(name)
+            && !(strip.of_one_exchange && is_of_one_exchange(name))
+            && !(strip.set_cookie && *name == SET_COOKIE)
             && !strip.fields.contains(name)
             && !connection_listed
                 .iter()
@@ -218,6 +234,36 @@ pub(crate) fn fill_slots_collapsed(
     say_forwarded(head, forwarded, mode);
 }
 
+/// Says of an answer from the store that it is stale: `X-Cache: STALE`.
+pub(crate) fn say_stale(head: &mut HeaderMap) {
+    if let Some(said) = head.get_mut(&X_CACHE) {
+        *said = word(&STALE);
+    }
+}
+
+/// Says of a stale answer that it stands in for a failure: our line is the last of `Cache-Status`.
+pub(crate) fn say_standing_in(head: &mut HeaderMap, said: Forwarded, mode: StatusHeaders) {
+    if mode != StatusHeaders::Full {
+        return;
+    }
+    if let Entry::Occupied(mut lines) = head.entry(CACHE_STATUS) {
+        if let Some(ours) = lines.iter_mut().last() {
+            *ours = forwarded_value(said);
+        }
+    }
+}
+
+/// The fields of a stored head without the slots in front of them.
+pub(crate) fn without_own(stored: &HeaderMap, status_slot: bool) -> HeaderMap {
+    let mut fields = stored.clone();
+    fields.remove(AGE);
+    fields.remove(&X_CACHE);
+    if status_slot {
+        fields.remove(&CACHE_STATUS);
+    }
+    fields
+}
+
 /// Says on a response that comes from the inner service what the cache did.
 pub(crate) fn say_forwarded(head: &mut HeaderMap, forwarded: Forwarded, mode: StatusHeaders) {
     if mode == StatusHeaders::None {
@@ -261,7 +307,7 @@ pub(crate) fn say_bypass(head: &mut HeaderMap, reason: Reason, mode: StatusHeade
 fn is_answered_by_inner_layer(head: &HeaderMap) -> bool {
     head.get(&X_CACHE).is_some_and(|value| {
         let at = value.as_bytes().as_ptr();
-        [HIT.as_ptr(), MISS.as_ptr(), BYPASS.as_ptr()].contains(&at)
+        [HIT.as_ptr(), MISS.as_ptr(), BYPASS.as_ptr(), STALE.as_ptr()].contains(&at)
     })
 }
 
@@ -281,6 +327,9 @@ fn forwarded_value(said: Forwarded) -> HeaderValue {
     }
     if said.collapsed {
         text.push_str("; collapsed");
+    }
+    if let Some(ttl) = said.ttl {
+        let _ = write!(text, "; ttl={ttl}");
     }
     if let Some(detail) = said.detail {
         text.push_str("; detail=");
@@ -329,7 +378,15 @@ mod tests {
             ("content-type", "text/plain"),
         ]);
         let strip = [HeaderName::from_static("x-mine")];
-        let stored = stored_head(&response, Strip { fields: &strip }, SystemTime::UNIX_EPOCH);
+        let stored = stored_head(
+            &response,
+            Strip {
+                fields: &strip,
+                of_one_exchange: true,
+                set_cookie: true,
+            },
+            SystemTime::UNIX_EPOCH,
+        );
         let mut names: Vec<_> = stored.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
         assert_eq!(
@@ -351,7 +408,7 @@ mod tests {
     fn a_hit_says_age_and_ttl_in_the_slots() {
         let stored = stored_head(
             &head(&[("etag", "\"a\"")]),
-            Strip { fields: &[] },
+            Strip::NOTHING,
             SystemTime::now(),
         );
         for (mode, x_cache, status) in [
@@ -382,7 +439,7 @@ mod tests {
     #[test]
     fn the_lines_of_caches_behind_us_come_before_ours() {
         let response = head(&[("cache-status", "origin; hit")]);
-        let mut hit = stored_head(&response, Strip { fields: &[] }, SystemTime::now());
+        let mut hit = stored_head(&response, Strip::NOTHING, SystemTime::now());
         assert!(!has_status_slot(&response));
         fill_slots(&mut hit, false, 3, 57, StatusHeaders::Full);
         assert_eq!(

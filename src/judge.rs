@@ -4,12 +4,11 @@
 use std::{sync::Arc, time::SystemTime};
 
 use http::{HeaderMap, header::COOKIE, response};
-use http_body::Body;
 use tokio::time::Instant;
 
 use crate::{
     cache::Cache,
-    entry::{Lifetime, StoredHead, millis},
+    entry::{Lifetime, Millis, Said, StoredHead, millis},
     flight::Shared,
     headers::{Strip, has_status_slot, stored_head},
     key::MAX_KEY,
@@ -51,20 +50,23 @@ pub(crate) enum Judged {
 }
 
 /// Judges the head of a response to a request whose fields the client sent so.
-pub(crate) fn judge<B: Body>(
+///
+/// `exact` is the length of the body where the body says it.
+pub(crate) fn judge(
     settings: &Settings,
     pending: &Pending,
     request: &HeaderMap,
     head: &mut response::Parts,
-    body: &B,
+    exact: Option<u64>,
     started: Started,
 ) -> Judged {
     let cache = &pending.cache;
-    let handler_policy = head.extensions.remove::<CachePolicy>();
+    let said = head.extensions.remove::<CachePolicy>();
     if Instant::now() >= started.deadline {
         return Judged::Refuse(Reason::FillTimeout);
     }
-    let is_credential = |name: &str| settings.credentials.contains(name);
+    let is_careful = settings.storing.is_careful();
+    let is_credential = |name: &str| is_careful && settings.credentials.contains(name);
     let facts = RequestFacts {
         headers: request,
         authorization: pending.authorization,
@@ -78,7 +80,7 @@ pub(crate) fn judge<B: Body>(
         &facts,
         head.status,
         &head.headers,
-        handler_policy.as_ref(),
+        said.as_ref(),
         started.wall,
         response_time,
     );
@@ -92,7 +94,7 @@ pub(crate) fn judge<B: Body>(
     }
     let length = match policy::declared_length(&head.headers) {
         Ok(Some(length)) => Some(length),
-        Ok(None) => body.size_hint().exact(),
+        Ok(None) => exact,
         Err(reason) => return Judged::Refuse(reason),
     };
     if length.is_some_and(|length| length > longest_body(settings, cache)) {
@@ -116,7 +118,16 @@ pub(crate) fn judge<B: Body>(
         return Judged::Refuse(Reason::KeyTooLong);
     }
     Judged::Share(
-        shared(settings, pending, head, plan, values, length, response_time),
+        shared(
+            settings,
+            pending,
+            head,
+            plan,
+            said.as_ref(),
+            values,
+            length,
+            response_time,
+        ),
         is_stored,
     )
 }
@@ -126,13 +137,21 @@ fn shared(
     pending: &Pending,
     head: &response::Parts,
     plan: Plan,
+    said: Option<&CachePolicy>,
     values: Encoded,
     length: Option<u64>,
     response_time: SystemTime,
 ) -> Arc<Shared> {
+    let is_careful = settings.storing.is_careful();
     let strip = Strip {
         fields: &settings.strip_fields,
+        of_one_exchange: is_careful,
+        set_cookie: is_careful || settings.storing.store_set_cookie,
     };
+    let mut freshness = millis(plan.freshness.lifetime);
+    if !plan.freshness.explicit {
+        freshness -= jitter(freshness, settings.storing.jitter);
+    }
     let stored = StoredHead {
         status: head.status,
         version: head.version,
@@ -141,8 +160,19 @@ fn shared(
         lifetime: Lifetime {
             response_time: pending.cache.now(),
             initial_age: millis(plan.initial_age),
-            freshness: millis(plan.freshness.lifetime),
+            freshness: match plan.unfit {
+                // §5.2.2.4: not without validation, whatever else it says.
+                Some(Reason::NoCache) => 0,
+                _ => freshness,
+            },
+            kept: millis(plan.kept),
         },
+        staleness: plan.staleness,
+        groups: policy::cache_groups(&head.headers),
+        said: said.map_or_else(Said::default, |said| Said {
+            ttl: said.ttl_value().map(millis),
+            public: said.is_public(),
+        }),
         shareable: plan.shareable,
         shareable_with_authorization: plan.shareable_with_authorization,
     };
@@ -151,5 +181,33 @@ fn shared(
         values,
         rule: plan.vary,
         length,
+        unfit: plan.unfit,
     })
+}
+
+/// By how much a lifetime is shortened, so that what was stored together does not end together.
+fn jitter(freshness: Millis, part: f64) -> Millis {
+    use std::hash::{BuildHasher, RandomState};
+    if part <= 0.0 {
+        return 0;
+    }
+    // The keys of each state differ; 53 bits are all that a fraction holds.
+    let random = RandomState::new().hash_one(freshness) >> 11;
+    let fraction = random as f64 / (1_u64 << 53) as f64;
+    (freshness as f64 * part * fraction) as Millis
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jitter_shortens_by_a_part_at_the_most() {
+        assert_eq!(jitter(60_000, 0.0), 0);
+        let drawn: Vec<Millis> = (0..1000).map(|_| jitter(60_000, 0.1)).collect();
+        assert!(drawn.iter().all(|less| *less <= 6_000));
+        let spread = |low, high| drawn.iter().any(|less| (low..high).contains(less));
+        assert!(spread(0, 2_000) && spread(2_000, 4_000) && spread(4_000, 6_001));
+        assert!(jitter(Millis::MAX / 4000, 1.0) <= Millis::MAX / 4000 + 1);
+    }
 }

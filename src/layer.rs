@@ -9,9 +9,10 @@ use crate::{
     cache::Cache,
     headers::StatusHeaders,
     personal::Credentials,
+    policy::Preset,
     query::Query,
     service::ResponseCache,
-    settings::{PartitionBy, Settings},
+    settings::{HonoredDirectives, PartitionBy, Settings},
     shapes::Shape,
 };
 
@@ -58,7 +59,36 @@ impl ResponseCacheLayer {
     /// A layer with the defaults, on this cache (`Cache` or `&Cache`).
     pub fn new(cache: impl Into<Cache>) -> Self {
         Self {
-            settings: Arc::new(Settings::new(cache.into())),
+            settings: Arc::new(Settings::new(cache.into(), Preset::Careful)),
+        }
+    }
+
+    /// A layer that does all that RFC 9111 allows a shared cache, and nothing that it forbids.
+    ///
+    /// For services whose responses say themselves what may be done with them, such as a proxy in
+    /// front of others. It differs from [`new`](Self::new) in this:
+    ///
+    /// - A response is stored only if it says how long it is fresh (or when it was changed last:
+    ///   [`heuristic`](Self::heuristic) is on), but then whatever its status is.
+    /// - `CDN-Cache-Control` counts in place of `Cache-Control` ([`targeted`](Self::targeted)).
+    /// - Only `Authorization` keeps a request from being shared (RFC 9111, 3.5): **a response with
+    ///   `max-age` to a request with a cookie is stored and handed to others**, with its
+    ///   `Set-Cookie`, as the standard has it. Say `private` where that must not be.
+    /// - All demands of requests count ([`request_directives`](Self::request_directives)), `Pragma` too.
+    /// - No other request field than those in `Vary` tells responses apart.
+    /// - When the inner service fails, a stale response stands in, if nothing forbids that (4.2.4).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_response_cache::{Cache, ResponseCacheLayer};
+    ///
+    /// let layer = ResponseCacheLayer::rfc9111(Cache::in_memory());
+    /// # let _ = layer;
+    /// ```
+    pub fn rfc9111(cache: impl Into<Cache>) -> Self {
+        Self {
+            settings: Arc::new(Settings::new(cache.into(), Preset::Rfc9111)),
         }
     }
 
@@ -92,6 +122,97 @@ impl ResponseCacheLayer {
     /// Default: not set, so that they are not stored.
     pub fn negative_ttl(self, ttl: Duration) -> Self {
         self.with(|settings| settings.storing.negative_ttl = Some(ttl))
+    }
+
+    /// Whether a response that says nothing about its freshness, but when it was changed last, is
+    /// fresh for a tenth of the time since, a day at the most (RFC 9111, 4.2.2).
+    ///
+    /// Default: no, its `ttl` is the layer's; yes with [`rfc9111`](Self::rfc9111).
+    pub fn heuristic(self, heuristic: bool) -> Self {
+        self.with(|settings| settings.storing.heuristic = heuristic)
+    }
+
+    /// Fields that count for this cache in place of `Cache-Control` and `Expires`: the first of them
+    /// that a response has ([RFC 9213](https://www.rfc-editor.org/rfc/rfc9213)).
+    ///
+    /// Default: none; `CDN-Cache-Control` with [`rfc9111`](Self::rfc9111). One that cannot be read
+    /// as a whole is ignored. The client sees all fields as they are.
+    ///
+    /// ```
+    /// use http::HeaderName;
+    /// use tower_response_cache::{Cache, ResponseCacheLayer};
+    ///
+    /// let layer = ResponseCacheLayer::new(Cache::in_memory())
+    ///     .targeted([HeaderName::from_static("cdn-cache-control")]);
+    /// # let _ = layer;
+    /// ```
+    pub fn targeted(self, fields: impl IntoIterator<Item = HeaderName>) -> Self {
+        self.with(|settings| settings.storing.targeted = fields.into_iter().collect())
+    }
+
+    /// For how long a response is still served when it has become stale, while a newer one is
+    /// obtained in the background, once for all who ask.
+    ///
+    /// Applies to responses without a `stale-while-revalidate` of their own ([RFC 5861, section
+    /// 3](https://www.rfc-editor.org/rfc/rfc5861#section-3)). Default: zero, so that the first who asks
+    /// waits. Not where the response forbids it: `must-revalidate`, `proxy-revalidate`, `no-cache`, or
+    /// `s-maxage`, which means the same.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_response_cache::{Cache, ResponseCacheLayer};
+    ///
+    /// let layer = ResponseCacheLayer::new(Cache::in_memory())
+    ///     .stale_while_revalidate(Duration::from_secs(30))
+    ///     .stale_if_error(Duration::from_secs(3600));
+    /// # let _ = layer;
+    /// ```
+    pub fn stale_while_revalidate(self, window: Duration) -> Self {
+        self.with(|settings| settings.storing.stale_while_revalidate = window)
+    }
+
+    /// For how long a stale response stands in when the inner service answers with 5xx, fails or
+    /// takes longer than `fill_timeout`.
+    ///
+    /// Applies to responses without a `stale-if-error` of their own ([RFC 5861, section
+    /// 4](https://www.rfc-editor.org/rfc/rfc5861#section-4)); the same forbids it as
+    /// [`stale_while_revalidate`](Self::stale_while_revalidate). Default: zero.
+    pub fn stale_if_error(self, window: Duration) -> Self {
+        self.with(|settings| settings.storing.stale_if_error = window)
+    }
+
+    /// By how much the layer's own `ttl` is shortened at the most, at random, as a part of it: so
+    /// that what was stored together does not expire together.
+    ///
+    /// Default: 0.1, so 54 to 60 seconds of 60; 0 with [`rfc9111`](Self::rfc9111). What is not between
+    /// 0 and 1 counts as the nearer of them. Lifetimes that a response, its handler or `force_ttl`
+    /// names are kept exactly.
+    pub fn jitter(self, part: f64) -> Self {
+        let part = if part.is_nan() {
+            0.0
+        } else {
+            part.clamp(0.0, 1.0)
+        };
+        self.with(|settings| settings.storing.jitter = part)
+    }
+
+    /// Which directives of a request are honoured. Default: `no-cache`, `no-store` and `only-if-cached`.
+    ///
+    /// ```
+    /// use tower_response_cache::{Cache, HonoredDirectives, ResponseCacheLayer};
+    ///
+    /// let layer = ResponseCacheLayer::new(Cache::in_memory())
+    ///     .request_directives(HonoredDirectives::All);
+    /// # let _ = layer;
+    /// ```
+    pub fn request_directives(self, honored: HonoredDirectives) -> Self {
+        self.with(|settings| settings.request_directives = honored)
+    }
+
+    /// No demand of a request counts but `only-if-cached`: for public sites where clients must not
+    /// be able to force work. Short for [`HonoredDirectives::OnlyIfCached`].
+    pub fn ignore_request_directives(self) -> Self {
+        self.request_directives(HonoredDirectives::OnlyIfCached)
     }
 
     /// The longest body that is stored, in bytes.

@@ -96,6 +96,7 @@ mod status;
 mod store;
 mod streaks;
 mod timer;
+mod validate;
 mod values;
 
 pub mod docs;
@@ -123,6 +124,7 @@ pub use policy::CachePolicy;
 pub use query::Query;
 pub use selector::{RequestHead, Selector};
 pub use service::ResponseCache;
+pub use settings::HonoredDirectives;
 pub use stats::Stats;
 pub use status::{Forward, FrameFault, Reason};
 pub use store::{

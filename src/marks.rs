@@ -20,6 +20,8 @@ pub(crate) enum Mark {
     Uncacheable,
     /// Its fills failed in a row.
     Failing,
+    /// It could not be refreshed just now: what is stale is served without another try.
+    NotRefreshed,
     /// Its responses are explicitly shareable: requests with cookies may wait for one.
     Shareable,
     /// A layer further in answers.
@@ -30,7 +32,7 @@ impl Mark {
     /// How long it is remembered, in milliseconds.
     const fn life(self) -> Millis {
         match self {
-            Self::Failing => 1_000,
+            Self::Failing | Self::NotRefreshed => 1_000,
             Self::Uncacheable | Self::Shareable => 60_000,
             Self::InnerLayer => 600_000,
         }

@@ -6,7 +6,10 @@
 
 use std::{future::poll_fn, pin::pin, sync::Arc, time::Duration};
 
-use http::{Request, Response, StatusCode};
+use http::{
+    Request, Response, StatusCode,
+    header::{IF_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE},
+};
 use http_body::Body;
 use tokio::time::Instant;
 use tower_service::Service;
@@ -25,11 +28,12 @@ use crate::{
     marks::Mark,
     nesting::{is_stamped, pass, pass_deadline, stamp},
     pending::{Otherwise, Pending},
-    policy::take_conditions,
+    policy::{ask, take_conditions},
     settings::Settings,
     status::{Forward, Reason},
     store::remote::DEADLINE,
     timer::{after, until, within},
+    validate::{Asked, hear_head, standing_in, unshared},
 };
 
 /// How long those who wait for a body of unknown length wait for its end.
@@ -50,6 +54,8 @@ pub(crate) struct Miss<S, ReqBody> {
     pub(crate) patience: Instant,
     /// Fills of others that it waited for in vain.
     pub(crate) failures: u32,
+    /// Its client was answered already, with what is stale.
+    pub(crate) is_refresh: bool,
 }
 
 /// What waiting for a flight came to.
@@ -107,6 +113,14 @@ where
             match waited {
                 Waited::Answered(response) => return Ok(*response),
                 Waited::Again => {}
+                Waited::Alone(reason @ (Reason::WaitTimeout | Reason::TooManyWaiting)) => {
+                    // Rather stale than one more on a service that is slow.
+                    let request = self.request.headers();
+                    return match standing_in(&self.pending, None, request, self.leave) {
+                        Some(response) => Ok(response),
+                        None => self.fill_alone(Some(reason)).await,
+                    };
+                }
                 Waited::Alone(reason) => return self.fill_alone(Some(reason)).await,
                 Waited::InnerLayer => return Box::pin(self.pass_further_in()).await,
             }
@@ -115,6 +129,16 @@ where
             return Box::pin(self.pass_missed(Reason::Head)).await;
         }
         self.fill_alone(Some(Reason::NotCollapsed)).await
+    }
+
+    /// Obtains what is newer than a stale response that was served already (RFC 5861, 3).
+    pub(crate) async fn refresh(mut self: Box<Self>, guard: Guard) {
+        self.is_refresh = true;
+        // The client has its answer: these were about that.
+        for name in [RANGE, IF_RANGE, IF_MATCH, IF_UNMODIFIED_SINCE] {
+            self.request.headers_mut().remove(name);
+        }
+        let _answer = self.lead(guard).await;
     }
 
     /// For a request that fills nothing: what the remote store has, or it goes its way.
@@ -156,7 +180,33 @@ where
         pass(extensions, self.pending.cache.id());
         pass_deadline(extensions, self.pending.remote_until);
         self.pending.cache.counters().miss();
+        if self.pending.is_head && self.pending.stored.is_some() {
+            return Box::pin(self.pass_head(said)).await;
+        }
         self.pass_on(Passed::Missed(said)).await
+    }
+
+    /// A HEAD, whose answer says whether what is stored still holds (§4.3.5).
+    async fn pass_head(self: Box<Self>, said: Forwarded) -> Answer<ResBody, S::Error> {
+        let Self {
+            inner,
+            settings,
+            request,
+            pending,
+            leave,
+            ..
+        } = *self;
+        let headers = request.headers().clone();
+        let started = Started {
+            wall: pending.cache.clock().wall(),
+            deadline: after(settings.fill_timeout),
+        };
+        let origin = pending.origin();
+        let response = Oneshot::new(inner, reduced(&settings, request)).await?;
+        if !is_stamped(response.extensions(), pending.cache.id()) {
+            hear_head(&settings, &pending, &headers, &response, started, origin);
+        }
+        Ok(pass_on(response, Passed::Missed(said), leave))
     }
 
     fn hit(&self, hit: Hit) -> Response<ResponseBody<ResBody>> {
@@ -183,12 +233,24 @@ where
             Outcome::Complete(shared, entry) => (shared, Some(entry)),
             Outcome::Ended(Ending::Refused(reason)) => return Waited::Alone(reason),
             Outcome::Ended(Ending::InnerLayer) => return Waited::InnerLayer,
+            Outcome::Ended(Ending::ServerError(status)) => {
+                let request = self.request.headers();
+                let response = standing_in(&self.pending, Some(status), request, self.leave);
+                return match response {
+                    Some(response) => Waited::Answered(Box::new(response)),
+                    None => Waited::Alone(Reason::InnerError),
+                };
+            }
             Outcome::Ended(Ending::Broken) => return Waited::Alone(Reason::InnerError),
             Outcome::Ended(Ending::Look) => {
                 self.pending.learn_rule();
                 return Waited::Again;
             }
             Outcome::Ended(Ending::Failed) => {
+                let request = self.request.headers();
+                if let Some(response) = standing_in(&self.pending, None, request, self.leave) {
+                    return Waited::Answered(Box::new(response));
+                }
                 self.failures += 1;
                 if self.failures < 2 {
                     return Waited::Again;
@@ -273,7 +335,7 @@ where
     // ---- calling the inner service ----
 
     /// The first of its key: fills, and the others wait.
-    async fn lead(self: Box<Self>, guard: Guard) -> Answer<ResBody, S::Error> {
+    async fn lead(mut self: Box<Self>, guard: Guard) -> Answer<ResBody, S::Error> {
         // Between the look-up and the start of this flight another one may have ended.
         if let Some(hit) = self.pending.look(self.request.headers()) {
             guard.end(Ending::Look, Vec::new());
@@ -290,6 +352,7 @@ where
             guard
                 .flight()
                 .begin_fill(self.pending.cache.log().sequence());
+            self.pending.learn_stored(self.request.headers());
         }
         Box::pin(self.fill(guard, deadline, None)).await
     }
@@ -329,20 +392,35 @@ where
             pending,
             leave,
             lead,
+            is_refresh,
             ..
         } = *self;
         let pending = *pending;
         let cache = pending.cache.clone();
         match pending.alone {
+            _ if is_refresh => {}
             Some(reason) => cache.counters().bypass(reason),
             None => cache.counters().miss(),
         }
         cache.counters().fill();
         let headers = request.headers().clone();
         let mut request = reduced(&settings, request);
-        // Who waits wants all of it, whatever the starter has. Alone it goes as it came.
-        let conditions = (pending.is_selective && guard.is_joinable())
-            .then(|| take_conditions(request.headers_mut()));
+        let stored = pending.to_validate();
+        // Who waits wants all of it, whatever the starter has, and what is stored has conditions of
+        // its own. Alone it goes as it came.
+        let is_replaced = stored.is_some() || (pending.is_selective && guard.is_joinable());
+        let conditions = is_replaced.then(|| take_conditions(request.headers_mut()));
+        if let Some(stored) = &stored {
+            ask(request.headers_mut(), &stored.head.headers);
+        }
+        let stand_in = |status| {
+            let response = standing_in(&pending, status, &headers, leave);
+            if is_refresh {
+                let (cache, mark) = (&pending.cache, pending.mark);
+                cache.marks().set(Mark::NotRefreshed, mark, cache.now());
+            }
+            response
+        };
         let judged = |response| match &conditions {
             Some(conditions) => judged(response, conditions),
             None => response,
@@ -360,6 +438,9 @@ where
                 // It runs on for its client alone; should that leave, it is dropped.
                 lead.set(None);
                 guard.expire();
+                if let Some(response) = stand_in(None) {
+                    return Ok(response);
+                }
                 call.await
             }
         };
@@ -368,7 +449,7 @@ where
             Err(error) => {
                 cache.counters().failed_fill();
                 guard.end(Ending::Failed, Vec::new());
-                return Err(error);
+                return stand_in(None).ok_or(error);
             }
         };
         let (mut head, body) = response.into_parts();
@@ -380,11 +461,29 @@ where
             let response = Response::from_parts(head, ResponseBody::inner(body));
             return Ok(judged(response));
         }
+        if head.status.is_server_error() {
+            if let Some(response) = stand_in(Some(head.status)) {
+                guard.end(Ending::ServerError(head.status), Vec::new());
+                return Ok(response);
+            }
+        }
         let mut said = Forwarded {
             status: Some(head.status.as_u16()),
             ..pending.said(why)
         };
-        let body = match judge(&settings, &pending, &headers, &mut head, &body, started) {
+        if let (Some(stored), StatusCode::NOT_MODIFIED) = (stored, head.status) {
+            let asked = Asked {
+                settings: &settings,
+                pending,
+                request: headers,
+                started,
+                said,
+                leave,
+            };
+            return Ok(judged(asked.not_modified(guard, head, stored)));
+        }
+        let exact = body.size_hint().exact();
+        let body = match judge(&settings, &pending, &headers, &mut head, exact, started) {
             Judged::Share(shared, is_stored) => {
                 let length = shared.length;
                 let job = Job {
@@ -406,10 +505,14 @@ where
                     // Shared with those who wait already, and with nobody else.
                     guard.leave();
                 }
+                let unfit = job.shared.unfit;
+                if let Some(reason) = unfit {
+                    guard = unshared(&cache, guard, reason, &job.shared, pending.mark);
+                }
                 let Filled { body, refused } = fill_body(guard, job, body, length).await;
                 said.stored = is_stored && refused.is_none();
                 said.detail = if is_stored {
-                    refused.or(why)
+                    refused.or(unfit).or(why)
                 } else {
                     Some(Reason::Status)
                 };

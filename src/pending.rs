@@ -3,14 +3,14 @@
 
 use std::{hash::Hasher, sync::Arc, time::Duration};
 
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
 use crate::{
     admission::Lookup,
     answer::{Hit, may_answer},
     cache::{Cache, Standing},
-    entry::{Entry, Millis, Origin},
+    entry::{Entry, Millis, Origin, StoredHead},
     flight::{FlightId, Joined, Purpose, Terms, Ticket},
     head::HeadRef,
     headers::Forwarded,
@@ -18,7 +18,7 @@ use crate::{
     key::{Key, hasher},
     marks::Mark,
     nesting::remote_deadline,
-    policy::VaryRule,
+    policy::{RequestDirectives, Reuse, VaryRule, has_validator, reuse, stands_in},
     router::matched_route,
     selector::Target,
     settings::Settings,
@@ -44,7 +44,10 @@ pub(crate) struct Pending {
     pub(crate) is_head: bool,
     /// It has conditions or a range.
     pub(crate) is_selective: bool,
+    /// It wants an answer that is newer than the request: `no-cache`, or `max-age=0`.
     pub(crate) no_cache: bool,
+    /// What else it demands.
+    demands: RequestDirectives,
     /// Fills up to this number started before the request came.
     pub(crate) arrived: u64,
     pub(crate) personal: Option<Reason>,
@@ -63,6 +66,9 @@ pub(crate) struct Pending {
     frame_limit: usize,
     /// What memory has, where the remote store is to be asked before it is used.
     pub(crate) local: Option<Arc<Entry>>,
+    /// What is stored and does not answer as it is: it is to be validated, and may stand in for a
+    /// failure.
+    pub(crate) stored: Option<Arc<Entry>>,
     pub(crate) otherwise: Otherwise,
 }
 
@@ -84,7 +90,7 @@ impl Pending {
         lookup: &Lookup<'_>,
         rule: Option<VaryRule>,
         forward: Forward,
-        local: Option<Arc<Entry>>,
+        (local, stored): (Option<Arc<Entry>>, Option<Arc<Entry>>),
     ) -> Self {
         let mark_of = |text: &[u8], key: u64| {
             let mut hasher = hasher();
@@ -96,8 +102,10 @@ impl Pending {
         };
         let mark = mark_of(&[], lookup.hash);
         let marks = settings.cache.marks();
-        let is_shareable =
-            local.is_some() || marks.is_set(Mark::Shareable, mark, settings.cache.now());
+        let stored = stored.filter(|entry| is_candidate(&settings.cache, entry, lookup.personal));
+        let is_shareable = local.is_some()
+            || stored.is_some()
+            || marks.is_set(Mark::Shareable, mark, settings.cache.now());
         let remote = settings
             .cache
             .remote()
@@ -115,7 +123,12 @@ impl Pending {
             forward,
             is_head: lookup.is_head,
             is_selective: lookup.is_selective(),
-            no_cache: lookup.directives.no_cache,
+            no_cache: lookup.directives.no_cache || lookup.directives.max_age == Some(0),
+            demands: RequestDirectives {
+                no_cache: false,
+                max_age: lookup.directives.max_age.filter(|age| *age > 0),
+                ..lookup.directives
+            },
             arrived: settings.cache.latest_fill(),
             personal: lookup.personal,
             authorization: lookup.authorization,
@@ -128,6 +141,7 @@ impl Pending {
                 .map(|_| remote_deadline(head.extensions).unwrap_or_else(|| after(DEADLINE))),
             frame_limit: longest_frame(settings),
             local,
+            stored,
             otherwise: Otherwise::Fill,
         }
     }
@@ -226,7 +240,12 @@ impl Pending {
     /// The answer, if this entry may be it.
     fn hit(&self, entry: Arc<Entry>) -> Option<Hit> {
         let now = self.cache.now();
-        let is_usable = entry.head.lifetime.is_fresh(now)
+        let StoredHead {
+            lifetime,
+            staleness,
+            ..
+        } = &*entry.head;
+        let is_usable = reuse(lifetime, staleness, &self.demands, now) == Reuse::Fresh
             && entry.is_usable(self.cache.log())
             && self.is_known(&entry, now)
             && may_answer(&entry.head, self.personal)
@@ -288,7 +307,7 @@ impl Pending {
             request,
             // However lately it is read, every fill of this node is newer; but not what was due.
             origin: Origin {
-                fill: self.local.as_ref().map_or(0, |local| local.origin.fill),
+                fill: self.due().map_or(0, |due| due.origin.fill),
                 ..origin
             },
             local: self.local.as_deref(),
@@ -323,6 +342,56 @@ impl Pending {
         self.look(request)
     }
 
+    /// What memory has and the remote store may have something newer for.
+    fn due(&self) -> Option<&Arc<Entry>> {
+        self.local.as_ref().or(self.stored.as_ref())
+    }
+
+    /// Whether a stored response could answer once it is validated.
+    fn is_candidate(&self, entry: &Entry) -> bool {
+        is_candidate(&self.cache, entry, self.personal)
+    }
+
+    /// Takes notice of what memory has by now.
+    pub(crate) fn learn_stored(&mut self, request: &HeaderMap) {
+        let found = self.cache.memory().find(&self.key, self.key.hash, request);
+        if let Found::Entry(entry) = found {
+            if self.is_candidate(&entry) {
+                self.stored = Some(entry);
+                self.forward = Forward::Stale;
+            }
+        }
+    }
+
+    /// What is to be validated, if anything is and can be.
+    pub(crate) fn to_validate(&self) -> Option<Arc<Entry>> {
+        let stored = self.stored.as_ref()?;
+        let can_be = self.is_candidate(stored) && has_validator(&stored.head.headers);
+        can_be.then(|| stored.clone())
+    }
+
+    /// What is stored, where it may stand in for a failure of the inner service: an answer of that
+    /// status, or none.
+    pub(crate) fn stand_in(&self, status: Option<StatusCode>) -> Option<Hit> {
+        let entry = self.stored.as_ref()?;
+        let now = self.cache.now();
+        let demands = RequestDirectives {
+            no_cache: self.no_cache,
+            ..self.demands
+        };
+        let StoredHead {
+            lifetime,
+            staleness,
+            ..
+        } = &*entry.head;
+        let may = self.is_candidate(entry)
+            && stands_in(lifetime, staleness, &demands, status.is_none(), now);
+        may.then(|| Hit {
+            entry: entry.clone(),
+            now,
+        })
+    }
+
     /// Makes sure that memory has what it had: in between it may have needed the room.
     fn put_back(&self, request: &HeaderMap, local: &Arc<Entry>) {
         if Arc::strong_count(local) == 2 {
@@ -346,7 +415,13 @@ impl Pending {
             status: None,
             stored: false,
             collapsed: false,
+            ttl: None,
             detail,
         }
     }
+}
+
+/// Whether an entry may answer these requests as soon as it is validated.
+fn is_candidate(cache: &Cache, entry: &Entry, personal: Option<Reason>) -> bool {
+    !entry.is_gone() && entry.is_usable(cache.log()) && may_answer(&entry.head, personal)
 }

@@ -14,6 +14,7 @@ pub(crate) enum Field {
     Authorization,
     Cookie,
     CacheControl,
+    Pragma,
     Range,
     Conditional,
     ContentLength,
@@ -66,7 +67,11 @@ pub(crate) fn meaning(name: &str) -> Field {
             "ocp-apim-subscription-key" => Field::Credential,
             _ => Field::Other,
         },
-        b'p' if name == "proxy-authorization" => Field::Credential,
+        b'p' => match name {
+            "pragma" => Field::Pragma,
+            "proxy-authorization" => Field::Credential,
+            _ => Field::Other,
+        },
         b'r' => match name {
             "range" => Field::Range,
             "remote-user" => Field::Credential,

@@ -20,17 +20,19 @@ use crate::{
     body::ResponseBody,
     cache::{Cache, Standing},
     entry::Entry,
+    flight::Joined,
     future::{Detach, Lead, Leave, Passed, ResponseFuture},
     head::HeadRef,
     headers::Forwarded,
+    marks::Mark,
     miss::Miss,
     nesting::{depth, pass, stamp},
     pending::{Otherwise, Pending},
-    policy::is_for_origin,
+    policy::{Reuse, is_for_origin},
     settings::Settings,
     status::{Forward, Reason},
     store::memory::Found,
-    timer::after,
+    timer::{after, until},
 };
 
 /// A service that answers repeated requests from a [`Cache`]; made by a
@@ -169,6 +171,18 @@ where
                 stamp(response.extensions_mut(), leave.stamp);
                 ResponseFuture::ready(response)
             }
+            Step::Stale(hit, pending) => {
+                settings.cache.counters().stale();
+                settings.streaks.looked_up(head);
+                let selective = pending.is_selective.then_some(head.headers);
+                let is_head = pending.is_head;
+                let mut response = hit.into_stale(settings.status_headers, is_head, selective);
+                stamp(response.extensions_mut(), leave.stamp);
+                if pending.otherwise == Otherwise::Fill {
+                    self.refresh(request, pending, leave);
+                }
+                ResponseFuture::ready(response)
+            }
             Step::Unsatisfied => {
                 settings.cache.counters().miss();
                 let mut response = only_if_cached(settings.status_headers);
@@ -193,6 +207,8 @@ enum Step {
     PassMissed(Forwarded),
     /// For a HEAD, if the former is true; with conditions or a range, if the latter is.
     Serve(Hit, bool, bool),
+    /// With what is stale; a newer one is obtained meanwhile, if that is how it is to be filled.
+    Stale(Hit, Box<Pending>),
     /// `only-if-cached`, and nothing is.
     Unsatisfied,
     Work(Box<Pending>),
@@ -210,14 +226,14 @@ impl<S> ResponseCache<S> {
             Admission::Bypass(reason) => return Step::Bypass(reason),
             Admission::Lookup => {}
         }
-        let mut local = None;
+        let (mut local, mut is_stored, mut is_stale) = (None, false, None);
         let mut found = cache
             .memory()
             .find(&lookup.parts, lookup.hash, head.headers);
         let now = cache.now();
         let forward = match &found {
             Found::Entry(entry) => match reuse(cache, entry, &lookup, now) {
-                Ok(()) => {
+                Reuse::Fresh => {
                     let standing = cache.standing(entry, now);
                     let Found::Entry(entry) = found else {
                         unreachable!("matched just now");
@@ -235,12 +251,62 @@ impl<S> ResponseCache<S> {
                     }
                     Forward::Miss
                 }
-                Err(forward) => forward,
+                Reuse::Stale(refreshed) => {
+                    is_stale = Some(refreshed);
+                    Forward::Stale
+                }
+                Reuse::No(forward) => {
+                    is_stored = true;
+                    forward
+                }
             },
             Found::OtherVariants => Forward::VaryMiss,
             Found::Nothing => Forward::UriMiss,
         };
-        self.miss(head, &lookup, found, forward, local)
+        if let (Some(refreshed), Found::Entry(entry)) = (is_stale, &found) {
+            let hit = Hit {
+                entry: entry.clone(),
+                now,
+            };
+            if let Some(step) = self.stale(head, &lookup, hit, refreshed) {
+                return step;
+            }
+            is_stored = true;
+        }
+        let stored = match &found {
+            Found::Entry(entry) if is_stored => Some(entry.clone()),
+            _ => None,
+        };
+        self.miss(head, &lookup, found, forward, (local, stored))
+    }
+
+    /// An answer that is stale, and what is to be done about that (RFC 5861, 3); nothing where it
+    /// would have to be refreshed and cannot be.
+    #[cold]
+    fn stale(
+        &self,
+        head: HeadRef<'_>,
+        lookup: &Lookup<'_>,
+        hit: Hit,
+        refreshed: bool,
+    ) -> Option<Step> {
+        let settings = &*self.settings;
+        let rule = settings.cache.memory().rule(&lookup.parts, lookup.hash);
+        let known = (None, Some(hit.entry.clone()));
+        let mut pending = Pending::new(settings, head, lookup, rule, Forward::Stale, known);
+        if hit.entry.is_gone() || pending.is_answered_further_in() {
+            return None;
+        }
+        let is_able = settings.detach && tokio::runtime::Handle::try_current().is_ok();
+        if refreshed && !is_able {
+            return None;
+        }
+        pending.otherwise = match refreshed && !lookup.is_head && !lookup.directives.only_if_cached
+        {
+            true => Otherwise::Fill,
+            false => Otherwise::Unsatisfied,
+        };
+        Some(Step::Stale(hit, Box::new(pending)))
     }
 
     /// What becomes of a request for which nothing usable is stored.
@@ -251,7 +317,7 @@ impl<S> ResponseCache<S> {
         lookup: &Lookup<'_>,
         found: Found,
         forward: Forward,
-        local: Option<Arc<Entry>>,
+        (local, stored): (Option<Arc<Entry>>, Option<Arc<Entry>>),
     ) -> Step {
         let settings = &*self.settings;
         let passed = |detail| {
@@ -260,6 +326,7 @@ impl<S> ResponseCache<S> {
                 status: None,
                 stored: false,
                 collapsed: false,
+                ttl: None,
                 detail: Some(detail),
             })
         };
@@ -269,7 +336,7 @@ impl<S> ResponseCache<S> {
                 settings.cache.memory().rule(&lookup.parts, lookup.hash)
             }
         };
-        let mut pending = Pending::new(settings, head, lookup, rule, forward, local);
+        let mut pending = Pending::new(settings, head, lookup, rule, forward, (local, stored));
         if pending.is_answered_further_in() {
             return Step::Bypass(Reason::InnerLayer);
         }
@@ -300,6 +367,8 @@ impl<S> ResponseCache<S> {
             (Otherwise::Pass(Reason::Head), _) if pending.alone.is_some() => {
                 return Step::Bypass(pending.alone.unwrap_or(Reason::Head));
             }
+            // A HEAD says whether what is stored still holds (§4.3.5).
+            (Otherwise::Pass(Reason::Head), _) if pending.stored.is_some() => {}
             (Otherwise::Pass(reason), _) if !may_wait => return passed(reason),
             _ => {}
         }
@@ -338,11 +407,56 @@ impl<S> ResponseCache<S> {
         ResBody::Data: Send,
         ResBody::Error: Send,
     {
-        let lead = Arc::new(Lead::default());
+        let (miss, lead) = self.to_miss(request, pending, leave);
         let detach = self.settings.detach.then(|| Detach {
             cache: self.settings.cache.clone(),
             span: tracing::Span::current(),
         });
+        ResponseFuture::working(Box::pin(miss.answer()), lead, detach)
+    }
+
+    /// Obtains a newer response in the background, if nobody does yet.
+    #[cold]
+    fn refresh<ReqBody, ResBody>(
+        &self,
+        request: Request<ReqBody>,
+        pending: Box<Pending>,
+        leave: Leave,
+    ) where
+        S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Send + 'static,
+        ReqBody: Body + Send + 'static,
+        ResBody: Body + Send + 'static,
+        ResBody::Data: Send,
+        ResBody::Error: Send,
+    {
+        if pending.is_marked(Mark::NotRefreshed) {
+            return;
+        }
+        let Joined::Lead(guard) = pending.join(request.headers()) else {
+            return;
+        };
+        let (miss, _) = self.to_miss(request, pending, leave);
+        let end = after(self.settings.fill_timeout);
+        let refreshed = async move {
+            until(end, miss.refresh(guard)).await;
+        };
+        let span = tracing::Span::current();
+        let cache = &self.settings.cache;
+        cache.spawn(tracing::Instrument::instrument(refreshed, span));
+    }
+
+    fn to_miss<ReqBody>(
+        &self,
+        request: Request<ReqBody>,
+        pending: Box<Pending>,
+        leave: Leave,
+    ) -> (Box<Miss<S, ReqBody>>, Arc<Lead>)
+    where
+        S: Clone,
+    {
+        let lead = Arc::new(Lead::default());
         let miss = Box::new(Miss {
             inner: self.inner.clone(),
             settings: self.settings.clone(),
@@ -352,7 +466,8 @@ impl<S> ResponseCache<S> {
             lead: lead.clone(),
             patience: after(self.settings.wait_timeout),
             failures: 0,
+            is_refresh: false,
         });
-        ResponseFuture::working(Box::pin(miss.answer()), lead, detach)
+        (miss, lead)
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     cache::Cache,
     headers::StatusHeaders,
     personal::{Cookies, Credentials},
-    policy::StoringSettings,
+    policy::{Preset, StoringSettings},
     query::Query,
     status::Reason,
     streaks::Streaks,
@@ -49,6 +49,22 @@ fn next_number() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
+/// Which directives of a request's `Cache-Control` a layer honours
+/// ([RFC 9111, section 5.2.1](https://www.rfc-editor.org/rfc/rfc9111#section-5.2.1)).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum HonoredDirectives {
+    /// `only-if-cached` alone: for public sites whose clients must not be able to force work.
+    OnlyIfCached,
+    /// `no-cache`, `no-store` and `only-if-cached`. Not `max-age`, which every reload of a browser
+    /// sends.
+    #[default]
+    Common,
+    /// All of them, with `max-age`, `min-fresh`, `max-stale`, and `Pragma: no-cache` where there is
+    /// no `Cache-Control`.
+    All,
+}
+
 /// What a layer was told.
 #[derive(Clone)]
 pub(crate) struct Settings {
@@ -64,6 +80,7 @@ pub(crate) struct Settings {
     pub(crate) credentials: Credentials,
     pub(crate) cookies: Cookies,
     pub(crate) strip_fields: Vec<HeaderName>,
+    pub(crate) request_directives: HonoredDirectives,
     pub(crate) status_headers: StatusHeaders,
     pub(crate) detach: bool,
     pub(crate) fill_timeout: Duration,
@@ -76,12 +93,17 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// The defaults.
-    pub(crate) fn new(cache: Cache) -> Self {
-        Self {
+    /// The defaults of a preset.
+    pub(crate) fn new(cache: Cache, preset: Preset) -> Self {
+        let is_careful = preset == Preset::Careful;
+        let storing = match is_careful {
+            true => StoringSettings::default(),
+            false => StoringSettings::rfc9111(),
+        };
+        let mut settings = Self {
             cache,
             id: next_number(),
-            storing: StoringSettings::default(),
+            storing,
             query: None,
             ignore_host: false,
             bypass_when: Vec::new(),
@@ -90,6 +112,10 @@ impl Settings {
             credentials: Credentials::default(),
             cookies: Cookies::default(),
             strip_fields: Vec::new(),
+            request_directives: match is_careful {
+                true => HonoredDirectives::Common,
+                false => HonoredDirectives::All,
+            },
             status_headers: StatusHeaders::default(),
             detach: true,
             fill_timeout: Duration::from_secs(30),
@@ -97,7 +123,9 @@ impl Settings {
             closures: Vec::new(),
             fingerprint: String::new(),
             streaks: Arc::default(),
-        }
+        };
+        settings.fingerprint = settings.fingerprint();
+        settings
     }
 
     /// To be called when something was changed.
@@ -138,6 +166,8 @@ impl Settings {
                 let _ = write!(text, "{name}={value:?};");
             }
         };
+        let preset = self.storing.preset;
+        say("r", &preset, preset == Preset::default());
         say("q", &self.query, self.query.is_none());
         say("h", &self.ignore_host, !self.ignore_host);
         let credentials = &self.credentials;
@@ -171,6 +201,7 @@ impl fmt::Debug for Settings {
             .field("credentials", &self.credentials)
             .field("cookies", &self.cookies)
             .field("strip_fields", &self.strip_fields)
+            .field("request_directives", &self.request_directives)
             .field("status_headers", &self.status_headers)
             .field("detach", &self.detach)
             .field("fill_timeout", &self.fill_timeout)

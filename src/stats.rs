@@ -17,11 +17,13 @@ struct Line(AtomicU64);
 /// What a cache counts.
 pub(crate) struct Counters {
     hits: Line,
+    stale: AtomicU64,
     misses: Line,
     collapsed: AtomicU64,
     fills: AtomicU64,
     stored: AtomicU64,
     failed_fills: AtomicU64,
+    validated: AtomicU64,
     bypasses: [AtomicU64; REASONS],
     refusals: [AtomicU64; REASONS],
 }
@@ -30,11 +32,13 @@ impl Default for Counters {
     fn default() -> Self {
         Self {
             hits: Line::default(),
+            stale: AtomicU64::default(),
             misses: Line::default(),
             collapsed: AtomicU64::default(),
             fills: AtomicU64::default(),
             stored: AtomicU64::default(),
             failed_fills: AtomicU64::default(),
+            validated: AtomicU64::default(),
             bypasses: array::from_fn(|_| AtomicU64::default()),
             refusals: array::from_fn(|_| AtomicU64::default()),
         }
@@ -49,6 +53,12 @@ impl Counters {
     #[inline]
     pub(crate) fn hit(&self) {
         raise(&self.hits.0);
+    }
+    pub(crate) fn stale(&self) {
+        raise(&self.stale);
+    }
+    pub(crate) fn validated(&self) {
+        raise(&self.validated);
     }
     pub(crate) fn miss(&self) {
         raise(&self.misses.0);
@@ -77,11 +87,13 @@ impl Counters {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Stats {
             hits: load(&self.hits.0),
+            stale: load(&self.stale),
             misses: load(&self.misses.0),
             collapsed: load(&self.collapsed),
             fills: load(&self.fills),
             stored: load(&self.stored),
             failed_fills: load(&self.failed_fills),
+            validated: load(&self.validated),
             bypasses: array::from_fn(|i| load(&self.bypasses[i])),
             refusals: array::from_fn(|i| load(&self.refusals[i])),
             gauges,
@@ -121,11 +133,13 @@ pub(crate) struct Gauges {
 #[derive(Clone)]
 pub struct Stats {
     hits: u64,
+    stale: u64,
     misses: u64,
     collapsed: u64,
     fills: u64,
     stored: u64,
     failed_fills: u64,
+    validated: u64,
     bypasses: [u64; REASONS],
     refusals: [u64; REASONS],
     gauges: Gauges,
@@ -138,10 +152,12 @@ impl Stats {
         self.hits
     }
 
-    /// Requests answered from the store although stale. Always 0 in this version.
+    /// Requests answered from the store although stale: while a newer response was obtained, because
+    /// they accepted that, or (then they count as [`misses`](Self::misses), too) because the inner
+    /// service failed.
     #[must_use]
     pub fn stale(&self) -> u64 {
-        0
+        self.stale
     }
 
     /// Requests that were looked up and then waited for the inner service, be it for a call of
@@ -167,6 +183,12 @@ impl Stats {
     #[must_use]
     pub fn stored(&self) -> u64 {
         self.stored
+    }
+
+    /// Those of the [`fills`](Self::fills) that found what was stored still good (304).
+    #[must_use]
+    pub fn validated(&self) -> u64 {
+        self.validated
     }
 
     /// Fills that ended with an error of the inner service, a panic, or because nobody polled them.
@@ -277,13 +299,16 @@ impl fmt::Display for Stats {
         } = self.gauges;
         write!(
             f,
-            "hits={} misses={} collapsed={} fills={} stored={} failed={} store_errors={} \
+            "hits={} stale={} misses={} collapsed={} fills={} validated={} stored={} failed={} \
+             store_errors={} \
              bytes={bytes}/{capacity} entries={entries} flights={flights} buffered={buffered} \
              evictions={evictions} expirations={expirations}",
             self.hits,
+            self.stale,
             self.misses,
             self.collapsed,
             self.fills,
+            self.validated,
             self.stored,
             self.failed_fills,
             self.store_errors(),
@@ -327,7 +352,7 @@ mod tests {
         assert_eq!(stats.refusals(Reason::SetCookie), 2);
         assert!((stats.hit_ratio() - 2.0 / 3.0).abs() < 1e-9);
         let line = stats.to_string();
-        assert!(line.contains("hits=2 misses=1"), "{line}");
+        assert!(line.contains("hits=2 stale=0 misses=1"), "{line}");
         assert!(
             line.contains("bypass.cookie=1 refused.set-cookie=2"),
             "{line}"

@@ -5,7 +5,10 @@
 //! (§4.2.1: what is invalid is encouraged to count as stale). What the directives lead to is not
 //! decided here.
 
-use http::{HeaderMap, header::CACHE_CONTROL};
+use http::{
+    HeaderMap,
+    header::{CACHE_CONTROL, PRAGMA},
+};
 
 use super::syntax::{MAX_SECONDS, cut, delta_seconds, is_token, members};
 
@@ -25,6 +28,8 @@ pub(crate) struct ResponseDirectives {
     pub(crate) s_maxage: Option<u64>,
     pub(crate) stale_while_revalidate: Option<u64>,
     pub(crate) stale_if_error: Option<u64>,
+    /// They come from a targeted field (RFC 9213), so that `Expires` does not count.
+    pub(crate) targeted: bool,
 }
 
 impl ResponseDirectives {
@@ -96,6 +101,35 @@ pub(crate) struct RequestDirectives {
 }
 
 impl RequestDirectives {
+    /// Whether nothing is demanded.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Without those that every reload of a browser sends, and those that accept less than the
+    /// response says (`rules.md`: only where a layer asks for them).
+    pub(crate) fn without_ages(self) -> Self {
+        Self {
+            max_age: None,
+            min_fresh: None,
+            max_stale: None,
+            ..self
+        }
+    }
+
+    /// §5.4: `Pragma: no-cache` counts where there is no `Cache-Control`.
+    pub(crate) fn from_pragma(headers: &HeaderMap) -> Self {
+        let lines = headers.get_all(PRAGMA).into_iter();
+        let no_cache = lines
+            .flat_map(|line| members(line.as_bytes()))
+            .any(|member| member.is_ok_and(|member| member.eq_ignore_ascii_case(b"no-cache")));
+        Self {
+            no_cache,
+            ..Self::default()
+        }
+    }
+
     /// Reads all `Cache-Control` lines of a request.
     pub(crate) fn parse(headers: &HeaderMap) -> Self {
         let mut directives = Self::default();
@@ -233,6 +267,7 @@ mod tests {
         s_maxage: None,
         stale_while_revalidate: None,
         stale_if_error: None,
+        targeted: false,
     };
     const NO_STORE: ResponseDirectives = ResponseDirectives {
         no_store: true,

@@ -2,13 +2,37 @@
 
 use std::{fmt, time::Duration};
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 use crate::status::Reason;
+
+/// Whose idea of caching it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub(crate) enum Preset {
+    /// Safe for an application whose author read nothing: what could be personal is not shared,
+    /// and a response that says nothing is stored for a while.
+    #[default]
+    Careful,
+    /// What RFC 9111 allows a shared cache, for responses that say how long they are fresh.
+    Rfc9111,
+}
 
 /// What a layer was told about storing.
 #[derive(Debug, Clone)]
 pub(crate) struct StoringSettings {
+    pub(crate) preset: Preset,
+    /// Of responses that say nothing, those that say when they were changed are fresh for a tenth
+    /// of the time since (§4.2.2).
+    pub(crate) heuristic: bool,
+    /// Fields that count in place of `Cache-Control` and `Expires`, the first that is there (RFC
+    /// 9213).
+    pub(crate) targeted: Vec<HeaderName>,
+    /// For responses that name no window of their own (RFC 5861, 3).
+    pub(crate) stale_while_revalidate: Duration,
+    /// The same for failures (RFC 5861, 4).
+    pub(crate) stale_if_error: Duration,
+    /// By which part of it the layer's own `ttl` may be shortened, at random.
+    pub(crate) jitter: f64,
     /// For responses that say nothing about freshness; zero: they are not stored.
     pub(crate) ttl: Duration,
     /// In place of what the response says; only handlers win over it.
@@ -26,6 +50,12 @@ pub(crate) struct StoringSettings {
 impl Default for StoringSettings {
     fn default() -> Self {
         Self {
+            preset: Preset::Careful,
+            heuristic: false,
+            targeted: Vec::new(),
+            stale_while_revalidate: Duration::ZERO,
+            stale_if_error: Duration::ZERO,
+            jitter: 0.1,
             ttl: Duration::from_secs(60),
             force_ttl: None,
             negative_ttl: None,
@@ -33,6 +63,24 @@ impl Default for StoringSettings {
             store_set_cookie: false,
             cookies_declared: false,
         }
+    }
+}
+
+impl StoringSettings {
+    /// All that RFC 9111 allows a shared cache, and nothing that it does not.
+    pub(crate) fn rfc9111() -> Self {
+        Self {
+            preset: Preset::Rfc9111,
+            heuristic: true,
+            targeted: vec![HeaderName::from_static("cdn-cache-control")],
+            ttl: Duration::ZERO,
+            jitter: 0.0,
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn is_careful(&self) -> bool {
+        self.preset == Preset::Careful
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use http::{
     HeaderMap, HeaderName, StatusCode,
-    header::{AGE, DATE, EXPIRES},
+    header::{AGE, DATE, EXPIRES, LAST_MODIFIED},
 };
 
 use super::{
@@ -19,7 +19,7 @@ use super::{
 use crate::status::Reason;
 
 /// §1.2.2: no lifetime and no age is counted beyond this.
-const LONGEST: Duration = Duration::from_secs(MAX_SECONDS);
+pub(super) const LONGEST: Duration = Duration::from_secs(MAX_SECONDS);
 
 /// How long a response is fresh, counted from its generation (§4.2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +28,16 @@ pub(crate) struct Freshness {
     /// Somebody named this lifetime: the response, its handler, or `force_ttl`. Otherwise it is the
     /// layer's own for silent responses, which may be shortened (`jitter`).
     pub(crate) explicit: bool,
+}
+
+impl Freshness {
+    /// A lifetime that somebody named.
+    pub(super) fn explicit(lifetime: Duration) -> Self {
+        Self {
+            lifetime: lifetime.min(LONGEST),
+            explicit: true,
+        }
+    }
 }
 
 /// Whether a response says nothing about its freshness, so that the layer's own `ttl` applies.
@@ -40,12 +50,13 @@ pub(crate) fn is_silent(directives: &ResponseDirectives, headers: &HeaderMap) ->
         && !directives.no_cache
         && !directives.no_store
         && !directives.private
-        && !headers.contains_key(EXPIRES)
+        && (directives.targeted || !headers.contains_key(EXPIRES))
 }
 
 /// The freshness lifetime of a response whose status may be stored when it is explicit.
 ///
-/// `now` is when the response came; it stands in for a missing `Date`.
+/// `now` is when the response came; it stands in for a missing `Date`. With targeted fields (RFC
+/// 9213) `Expires` does not count.
 ///
 /// # Errors
 ///
@@ -68,7 +79,13 @@ pub(crate) fn lifetime(
         return Err(Reason::NoCache);
     }
     if is_silent(directives, headers) {
-        return silent(settings, status);
+        let heuristic = settings
+            .heuristic
+            .then(|| heuristic(directives, status, headers, now));
+        return match heuristic.flatten() {
+            Some(lifetime) => explicit(lifetime),
+            None => silent(settings, status),
+        };
     }
     if let Some(ttl) = settings.force_ttl {
         return explicit(ttl);
@@ -80,15 +97,33 @@ pub(crate) fn lifetime(
     explicit(expires_after(headers, now))
 }
 
+/// §4.2.2: a tenth of the time since the last change, a day at the most; nothing where that is not
+/// said, or the status has its freshness spelled out (RFC 9110, 15.1).
+fn heuristic(
+    directives: &ResponseDirectives,
+    status: StatusCode,
+    headers: &HeaderMap,
+    now: SystemTime,
+) -> Option<Duration> {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    let allowed = directives.public
+        || matches!(
+            status.as_u16(),
+            200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501
+        );
+    // Of several dates those that leave the shortest time.
+    let changed = dates(headers, LAST_MODIFIED).max().filter(|_| allowed)?;
+    let date = dates(headers, DATE).min().unwrap_or(now);
+    let since = date.duration_since(changed).ok()?;
+    Some((since / 10).min(DAY)).filter(|lifetime| !lifetime.is_zero())
+}
+
 /// §4.2.1: what is already stale as it comes is not worth storing without validation.
 fn explicit(lifetime: Duration) -> Result<Freshness, Reason> {
     if lifetime.is_zero() {
         return Err(Reason::Stale);
     }
-    Ok(Freshness {
-        lifetime: lifetime.min(LONGEST),
-        explicit: true,
-    })
+    Ok(Freshness::explicit(lifetime))
 }
 
 /// The layer's own lifetimes; these statuses are a part of those that §4.2.2 calls heuristically

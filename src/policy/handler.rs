@@ -103,6 +103,16 @@ impl CachePolicy {
         self
     }
 
+    /// What was said before, should it not be said again.
+    pub(crate) fn said_before(ttl: Option<Duration>, public: bool) -> Option<Self> {
+        let said = Self {
+            ttl,
+            public,
+            no_store: false,
+        };
+        (said != Self::default()).then_some(said)
+    }
+
     pub(crate) fn ttl_value(&self) -> Option<Duration> {
         self.ttl
     }

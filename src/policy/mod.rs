@@ -71,21 +71,29 @@
 mod directives;
 mod facts;
 mod freshness;
+mod groups;
 mod handler;
 mod nominated;
 mod ranges;
+mod reuse;
 mod storing;
 mod syntax;
+mod targeted;
 #[cfg(test)]
 pub(crate) mod testing;
 mod validation;
 mod vary;
 
 pub(crate) use directives::RequestDirectives;
-pub(crate) use facts::{RequestFacts, StoringSettings};
+pub(crate) use facts::{Preset, RequestFacts, StoringSettings};
+pub(crate) use groups::cache_groups;
 pub use handler::CachePolicy;
 pub(crate) use nominated::Encoded;
 pub(crate) use ranges::{Selected, select};
+pub(crate) use reuse::{Reuse, reuse, stands_in};
 pub(crate) use storing::{Decision, Plan, decide, declared_length};
-pub(crate) use validation::{has_not_changed, is_for_origin, is_not_modified, take_conditions};
+pub(crate) use validation::{
+    ask, has_not_changed, has_validator, is_for_origin, is_not_modified, is_same_by_head,
+    speaks_of, take_conditions, updated,
+};
 pub(crate) use vary::VaryRule;

@@ -13,14 +13,22 @@ use http::{
 
 use super::{
     directives::ResponseDirectives,
-    facts::{RequestFacts, StoringSettings},
-    freshness::{self, Freshness},
+    facts::{Preset, RequestFacts, StoringSettings},
+    freshness::{self, Freshness, LONGEST},
     handler::CachePolicy,
     syntax::{cut, decimal, members, trim},
+    targeted, validation,
     vary::{self, VaryRule},
 };
-use crate::status::Reason;
+use crate::{
+    entry::{Staleness, millis},
+    status::Reason,
+};
 
+/// What can be validated is kept for as long as it was fresh, but at least and at most so long; as far
+/// as there is room.
+const LEAST_KEPT: Duration = Duration::from_secs(3600);
+const MOST_KEPT: Duration = Duration::from_secs(24 * 3600);
 /// The most field lines that a stored head may have.
 const MAX_HEAD_FIELDS: usize = 128;
 /// The most bytes that the names and values of a stored head may have.
@@ -41,6 +49,11 @@ pub(crate) enum Decision {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Plan {
     pub(crate) freshness: Freshness,
+    /// Why it answers nobody before it was validated; `None` where it is fresh.
+    pub(crate) unfit: Option<Reason>,
+    pub(crate) staleness: Staleness,
+    /// For how long it is of use once it is stale.
+    pub(crate) kept: Duration,
     /// It said itself that it is for everybody: `public`, `s-maxage`, or its handler's `public()`.
     pub(crate) shareable: bool,
     /// Likewise, for requests whose only credential is `Authorization` (§3.5: `must-revalidate`).
@@ -70,10 +83,11 @@ pub(crate) fn decide(
         status,
         headers,
         policy,
-        directives: ResponseDirectives::parse(headers),
+        directives: targeted::read(headers, &settings.targeted)
+            .unwrap_or_else(|| ResponseDirectives::parse(headers)),
         initial_age: freshness::corrected_initial_age(headers, request_time, response_time),
     };
-    if status.is_server_error() {
+    if status.is_server_error() && settings.is_careful() {
         return match response.shared_failure() {
             Ok(plan) => Decision::ShareOnly(Box::new(plan)),
             // Never stored anyway; what else was wrong with it is not worth a word.
@@ -106,6 +120,24 @@ impl Response<'_> {
         let plan = self.plan(vary);
         self.may_be_shared(&plan)?;
         self.is_wanted_by_its_handler()?;
+        let (freshness, unfit) = self.freshness(now)?;
+        let (staleness, kept) = self.staleness(freshness);
+        if let (Some(reason), true) = (unfit, kept.is_zero()) {
+            // Nothing by which it could be validated, and no window in which it may be stale.
+            return Err(reason);
+        }
+        self.fits()?;
+        Ok(Plan {
+            freshness,
+            unfit,
+            staleness,
+            kept,
+            ..plan
+        })
+    }
+
+    /// How long it is fresh; and if not at all, why.
+    fn freshness(&self, now: SystemTime) -> Result<(Freshness, Option<Reason>), Reason> {
         let freshness = freshness::lifetime(
             self.settings,
             self.policy,
@@ -113,13 +145,62 @@ impl Response<'_> {
             self.status,
             self.headers,
             now,
-        )?;
-        // §4.2: fresh as long as the lifetime is greater than the age.
-        if self.initial_age >= freshness.lifetime {
-            return Err(Reason::Stale);
+        );
+        let reason = match freshness {
+            // §4.2: fresh as long as the lifetime is greater than the age.
+            Ok(freshness) if self.initial_age < freshness.lifetime => return Ok((freshness, None)),
+            Ok(freshness) => return Ok((freshness, Some(Reason::Stale))),
+            Err(reason) => reason,
+        };
+        // A lifetime of zero from those who speak to this cache alone means: not stored.
+        let ttl = self.policy.and_then(CachePolicy::ttl_value);
+        let is_ours = ttl.or(self.settings.force_ttl) == Some(Duration::ZERO);
+        match reason {
+            // §5.2.2.4, §4.2: it may be stored, and is not used before it was validated.
+            Reason::NoCache | Reason::Stale if !is_ours => {
+                Ok((Freshness::explicit(Duration::ZERO), Some(reason)))
+            }
+            reason => Err(reason),
         }
-        self.fits()?;
-        Ok(Plan { freshness, ..plan })
+    }
+
+    /// §4.2.4, RFC 5861: what may be done with it once it is stale, and for how long it is kept for
+    /// that, or for being validated.
+    fn staleness(&self, freshness: Freshness) -> (Staleness, Duration) {
+        let Self {
+            directives,
+            settings,
+            ..
+        } = self;
+        // §5.2.2.2, §5.2.2.8, §5.2.2.4
+        let is_forbidden =
+            directives.must_revalidate || directives.proxy_revalidate || directives.no_cache;
+        // §5.2.2.10: s-maxage means proxy-revalidate, too, but for what it says itself.
+        let allowed = !is_forbidden && directives.s_maxage.is_none();
+        let window = |own: Option<u64>, added: Duration| match own {
+            Some(_) if is_forbidden => Duration::ZERO,
+            Some(seconds) => Duration::from_secs(seconds),
+            None if allowed => added.min(LONGEST),
+            None => Duration::ZERO,
+        };
+        let while_revalidate = window(
+            directives.stale_while_revalidate,
+            settings.stale_while_revalidate,
+        );
+        let if_error = window(directives.stale_if_error, settings.stale_if_error);
+        // Where the inner service cannot be reached any age is better than none (§4.2.4).
+        let is_of_use = validation::has_validator(self.headers)
+            || (allowed && settings.preset == Preset::Rfc9111);
+        let kept = match is_of_use {
+            true => freshness.lifetime.clamp(LEAST_KEPT, MOST_KEPT),
+            false => Duration::ZERO,
+        };
+        let staleness = Staleness {
+            while_revalidate: millis(while_revalidate),
+            if_error: millis(if_error),
+            allowed,
+        };
+        (staleness, kept.max(while_revalidate).max(if_error))
     }
 
     /// A 5xx may answer those who wait for it, where it could be stored but for its status.
@@ -138,8 +219,11 @@ impl Response<'_> {
     }
 
     fn may_ever_be_stored(&self, set_cookie_allowed: bool) -> Result<(), Reason> {
-        // §5.2.2.5
-        if self.directives.no_store {
+        // §5.2.2.5; §5.2.2.3: what must be understood, and is, may be stored all the same.
+        let is_understood = self.settings.preset == Preset::Rfc9111
+            && self.directives.must_understand
+            && is_understood(self.status);
+        if self.directives.no_store && !is_understood {
             return Err(Reason::NoStore);
         }
         // §5.2.2.7
@@ -147,6 +231,7 @@ impl Response<'_> {
             return Err(Reason::Private);
         }
         // §7.3: a cookie is for one client; "Connection: Set-Cookie" hides it from nobody.
+        let set_cookie_allowed = set_cookie_allowed || !self.settings.is_careful();
         if self.headers.contains_key(SET_COOKIE) && !set_cookie_allowed {
             return Err(Reason::SetCookie);
         }
@@ -159,6 +244,12 @@ impl Response<'_> {
             101 => Err(Reason::Stream),
             // §3.3: never as a full response. §4.3.4: only freshens.
             206 | 304 => Err(Reason::Status),
+            // §5.2.2.3
+            _ if !self.settings.is_careful() => match self.directives.must_understand {
+                true if !is_understood(self.status) => Err(Reason::Status),
+                // §3: all final ones.
+                _ => Ok(()),
+            },
             // §3: these when their freshness is explicit, some of them when it is not.
             200..=299 | 300..=308 | 404 | 410 => Ok(()),
             // §3: only final status codes; and no client's 400 becomes everybody's page.
@@ -207,7 +298,8 @@ impl Response<'_> {
         self.request.authorization
             && self.request.headers.keys().all(|name| {
                 name == AUTHORIZATION
-                    || (name != COOKIE && !(self.request.is_credential)(name.as_str()))
+                    || ((name != COOKIE || !self.settings.is_careful())
+                        && !(self.request.is_credential)(name.as_str()))
             })
     }
 
@@ -240,10 +332,10 @@ impl Response<'_> {
             || self.directives.s_maxage.is_some_and(|seconds| seconds > 0)
             || self.policy.is_some_and(CachePolicy::is_public);
         Plan {
-            freshness: Freshness {
-                lifetime: Duration::ZERO,
-                explicit: false,
-            },
+            freshness: Freshness::explicit(Duration::ZERO),
+            unfit: None,
+            staleness: Staleness::default(),
+            kept: Duration::ZERO,
             shareable,
             // §3.5: must-revalidate, public, s-maxage.
             shareable_with_authorization: shareable || self.directives.must_revalidate,
@@ -252,6 +344,14 @@ impl Response<'_> {
             directives: self.directives,
         }
     }
+}
+
+/// Those statuses whose rules of caching are kept here (RFC 9110, 15).
+fn is_understood(status: StatusCode) -> bool {
+    matches!(
+        status.as_u16(),
+        200..=205 | 300..=303 | 307 | 308 | 400..=417 | 421 | 422 | 426 | 500..=505
+    )
 }
 
 /// The length of the body, where the response declares one.

@@ -1,13 +1,15 @@
-//! Validation by clients (§4.3.2): whether a stored response is the one that a client has already.
+//! Validation (§4.3): whether a stored response is the one that a client has already, and whether it is
+//! still that of the inner service.
 
 use http::{
-    HeaderMap, HeaderValue,
+    HeaderMap, HeaderName, HeaderValue,
     header::{
-        DATE, ETAG, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, LAST_MODIFIED,
+        CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, IF_MATCH, IF_MODIFIED_SINCE,
+        IF_NONE_MATCH, IF_UNMODIFIED_SINCE, LAST_MODIFIED, TRANSFER_ENCODING,
     },
 };
 
-use super::syntax::members;
+use super::{storing::declared_length, syntax::members};
 
 /// Whether the conditions of a request come to 304 for a stored response.
 ///
@@ -37,6 +39,86 @@ pub(crate) fn has_not_changed(request: &HeaderMap, made: &HeaderMap) -> bool {
 /// RFC 9110, 13.1.1 and 13.1.4: whether a request has conditions that only an origin can judge.
 pub(crate) fn is_for_origin(request: &HeaderMap) -> bool {
     request.contains_key(IF_MATCH) || request.contains_key(IF_UNMODIFIED_SINCE)
+}
+
+/// Whether a response has something by which it can be validated (§4.3.1).
+pub(crate) fn has_validator(response: &HeaderMap) -> bool {
+    validators(response).next().is_some()
+}
+
+/// The conditions of a request that asks whether a stored response still holds (§4.3.1).
+fn validators(stored: &HeaderMap) -> impl Iterator<Item = (HeaderName, &HeaderValue)> {
+    let tag = only_line(stored, &ETAG).filter(|tag| EntityTag::read(tag.as_bytes()).is_some());
+    let changed = only_line(stored, &LAST_MODIFIED).filter(|changed| date(changed).is_some());
+    let tag = tag.map(|tag| (IF_NONE_MATCH, tag));
+    tag.into_iter()
+        .chain(changed.map(|changed| (IF_MODIFIED_SINCE, changed)))
+}
+
+/// Asks whether a stored response still holds, in place of what the client asked.
+pub(crate) fn ask(request: &mut HeaderMap, stored: &HeaderMap) {
+    for (name, value) in validators(stored) {
+        request.insert(name, value.clone());
+    }
+}
+
+/// Whether a 304 speaks of this stored response (§4.3.4): its tag, or else its date of change is
+/// the stored one's. One that has neither answers what was asked.
+pub(crate) fn speaks_of(not_modified: &HeaderMap, stored: &HeaderMap) -> bool {
+    let tag = |fields| only_line(fields, &ETAG).and_then(|tag| EntityTag::read(tag.as_bytes()));
+    match (tag(not_modified), tag(stored)) {
+        (Some(new), Some(old)) if new.is_weak => return new.opaque == old.opaque,
+        (Some(new), Some(old)) => return new.is_strongly(old),
+        (Some(_), None) => return false,
+        (None, _) => {}
+    }
+    let changed = |fields| only_line(fields, &LAST_MODIFIED).and_then(date);
+    match (changed(not_modified), changed(stored)) {
+        (Some(new), Some(old)) => new == old,
+        (Some(_), None) => false,
+        (None, _) => true,
+    }
+}
+
+/// Whether the answer to a HEAD is that of a stored response to a GET, whose body has `length` bytes;
+/// `None` where it says nothing about that (§4.3.5).
+pub(crate) fn is_same_by_head(head: &HeaderMap, stored: &HeaderMap, length: u64) -> Option<bool> {
+    let same = |name: HeaderName| {
+        let mut lines = head.get_all(&name).into_iter().peekable();
+        lines.peek()?;
+        Some(lines.eq(stored.get_all(&name)))
+    };
+    let tag = same(ETAG);
+    let changed = same(LAST_MODIFIED);
+    let length = match declared_length(head) {
+        Ok(Some(said)) => Some(said == length),
+        Ok(None) => None,
+        Err(_) => Some(false),
+    };
+    let said = [tag, changed, length].into_iter().flatten();
+    said.reduce(|all, one| all && one)
+}
+
+/// The fields of a stored response, updated by those of a response without content (§3.2).
+///
+/// The body stays, and with it what describes its bytes. `Date` is the new one's: where that has
+/// none, whoever stores it says when it came.
+pub(crate) fn updated(stored: &HeaderMap, by: &HeaderMap) -> HeaderMap {
+    const OF_THE_BODY: [HeaderName; 4] = [
+        CONTENT_LENGTH,
+        CONTENT_ENCODING,
+        CONTENT_RANGE,
+        TRANSFER_ENCODING,
+    ];
+    let mut fields = stored.clone();
+    fields.remove(DATE);
+    for name in by.keys().filter(|name| !OF_THE_BODY.contains(name)) {
+        fields.remove(name);
+        for value in by.get_all(name) {
+            fields.append(name, value.clone());
+        }
+    }
+    fields
 }
 
 /// Takes out of a request what [`is_not_modified`] judges by.

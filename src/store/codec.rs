@@ -3,13 +3,14 @@
 //! ```text
 //! "TRC" version | checksum (8) | kind | length of the head (4) | head | body
 //!
-//! head of a response: key | status (2) | HTTP version | response time, initial age, freshness (8 each)
+//! head of a response: key | status (2) | HTTP version | response time, initial age, freshness,
+//!                     | how long it is kept and served stale (3), the handler's ttl (8 each)
 //!                     | writer, its sequence (8 each) | flags | length and checksum of the body (8 each)
-//!                     | tags | fields
+//!                     | groups | fields
 //! head of a rule:     key | names
 //! ```
 //!
-//! All numbers are little-endian. Names and tags have their length in front in 2 bytes, the key and
+//! All numbers are little-endian. Names and groups have their length in front in 2 bytes, the key and
 //! values in 4; lists their count in 2. The first checksum covers kind, length and head, the one in
 //! the head the body; both are XXH3: they find damage, not malice. When a response ends follows from
 //! its three times.
@@ -26,7 +27,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use twox_hash::XxHash3_64;
 
 use crate::{
-    entry::{Lifetime, Millis, StoredHead},
+    entry::{Lifetime, Millis, Said, Staleness, StoredHead},
     headers::{SLOTS, is_slot},
     policy::declared_length,
     status::FrameFault,
@@ -40,7 +41,7 @@ mod mutations;
 mod tests;
 
 const MAGIC: &[u8; 3] = b"TRC";
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 const CHECKSUM: usize = MAGIC.len() + 1;
 /// Where begins what the first checksum covers: kind, length of the head, head.
 const COVERED: usize = CHECKSUM + 8;
@@ -51,14 +52,19 @@ const RULE: u8 = 2;
 
 const SHAREABLE: u8 = 1;
 const SHAREABLE_WITH_AUTHORIZATION: u8 = 2;
+const STALE_ALLOWED: u8 = 4;
+/// The handler named a ttl; said that it is for all.
+const TTL_SAID: u8 = 8;
+const PUBLIC_SAID: u8 = 16;
+const FLAGS: u8 = 31;
 
 /// As many fields as a stored head may have, and some of ours.
 const MAX_FIELDS: u16 = 160;
 /// More selecting fields than any response names.
 const MAX_NAMES: u16 = 64;
-/// How many tags a response may have, and how long each may be.
-const MAX_TAGS: u16 = 32;
-const MAX_TAG: usize = 256;
+/// How many groups a response may have, and how long their names may be.
+const MAX_GROUPS: u16 = 32;
+const MAX_GROUP: usize = 256;
 /// Times above this are none; so no sum of them overflows.
 const MAX_TIME: Millis = 1 << 50;
 
@@ -81,6 +87,10 @@ pub(crate) struct ResponseFrame {
     pub(crate) response_time: Millis,
     pub(crate) initial_age: Millis,
     pub(crate) freshness: Millis,
+    pub(crate) kept: Millis,
+    pub(crate) staleness: Staleness,
+    pub(crate) said: Said,
+    pub(crate) groups: Box<[Box<str>]>,
     /// The cache that wrote it, and the sequence of its log when the fill started.
     pub(crate) writer: u64,
     pub(crate) sequence: u64,
@@ -162,9 +172,24 @@ pub(crate) fn encode_response(
     let Lifetime {
         initial_age,
         freshness,
+        kept,
         ..
     } = head.lifetime;
-    for time in [response_time, initial_age, freshness] {
+    let Staleness {
+        while_revalidate,
+        if_error,
+        allowed,
+    } = head.staleness;
+    let ttl = head.said.ttl.unwrap_or_default();
+    for time in [
+        response_time,
+        initial_age,
+        freshness,
+        kept,
+        while_revalidate,
+        if_error,
+        ttl,
+    ] {
         out.put_u64_le(time.min(MAX_TIME));
     }
     out.put_u64_le(writer);
@@ -174,11 +199,19 @@ pub(crate) fn encode_response(
         head.shareable_with_authorization,
         SHAREABLE_WITH_AUTHORIZATION,
     );
-    out.put_u8(flag(head.shareable, SHAREABLE) | with_authorization);
+    out.put_u8(
+        flag(head.shareable, SHAREABLE)
+            | with_authorization
+            | flag(allowed, STALE_ALLOWED)
+            | flag(head.said.ttl.is_some(), TTL_SAID)
+            | flag(head.said.public, PUBLIC_SAID),
+    );
     out.put_u64_le(body.len() as u64);
     out.put_u64_le(XxHash3_64::oneshot(body));
-    // Tags have their place; nothing writes them yet.
-    out.put_u16_le(0);
+    out.put_u16_le(head.groups.len() as u16);
+    for group in &head.groups {
+        put_short(&mut out, group.as_bytes());
+    }
     let mut slots = 0;
     let fields: Vec<_> = head
         .headers
@@ -332,6 +365,19 @@ impl<'i> Input<'i> {
         self.array().map(u64::from_le_bytes)
     }
 
+    fn time(&mut self) -> Read<Millis> {
+        let time = self.u64()?;
+        sense(time <= MAX_TIME)?;
+        Ok(time)
+    }
+
+    fn group(&mut self) -> Read<Box<str>> {
+        let name = self.short()?;
+        sense(name.len() <= MAX_GROUP)?;
+        let name = std::str::from_utf8(name).map_err(|_| FrameFault::Malformed)?;
+        Ok(name.into())
+    }
+
     fn short(&mut self) -> Read<&'i [u8]> {
         let length = self.u16()?;
         self.take(length.into())
@@ -393,20 +439,21 @@ impl<'i> Input<'i> {
     fn response(&mut self, frame: &Bytes, end: usize, head: u64) -> Read<ResponseFrame> {
         let body = frame.slice(end..);
         let (status, version) = (self.status()?, self.version()?);
-        let [response_time, initial_age, freshness] = [self.u64()?, self.u64()?, self.u64()?];
-        sense(response_time.max(initial_age).max(freshness) <= MAX_TIME)?;
+        let [response_time, initial_age, freshness] = [self.time()?, self.time()?, self.time()?];
+        let [kept, while_revalidate, if_error] = [self.time()?, self.time()?, self.time()?];
+        let ttl = self.time()?;
         let (writer, sequence) = (self.u64()?, self.u64()?);
         let flags = self.u8()?;
         // One that is not known may forbid what is done here.
-        sense(flags & !(SHAREABLE | SHAREABLE_WITH_AUTHORIZATION) == 0)?;
+        sense(flags & !FLAGS == 0)?;
         let (length, checksum) = (self.u64()?, self.u64()?);
         if (body.len() as u64) < length {
             return Err(FrameFault::Truncated);
         }
         sense(body.len() as u64 == length)?;
-        for _ in 0..self.count(MAX_TAGS, 2)? {
-            sense(self.short()?.len() <= MAX_TAG)?;
-        }
+        let groups = (0..self.count(MAX_GROUPS, 2)?)
+            .map(|_| self.group())
+            .collect::<Read<_>>()?;
         let headers = self.fields(frame)?;
         sense(self.0.is_empty())?;
         // Whoever sends a length that is not that of the body lets it end in the middle of the next
@@ -420,6 +467,17 @@ impl<'i> Input<'i> {
             response_time,
             initial_age,
             freshness,
+            kept,
+            staleness: Staleness {
+                while_revalidate,
+                if_error,
+                allowed: flags & STALE_ALLOWED != 0,
+            },
+            said: Said {
+                ttl: (flags & TTL_SAID != 0).then_some(ttl),
+                public: flags & PUBLIC_SAID != 0,
+            },
+            groups,
             writer,
             sequence,
             shareable: flags & SHAREABLE != 0,

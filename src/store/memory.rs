@@ -354,6 +354,16 @@ impl Memory {
         }
     }
 
+    /// Removes `entry`, wherever under its primary key it is.
+    pub(crate) fn remove(&self, key: &Key, entry: &Arc<Entry>) {
+        let is_it =
+            |slot: &Slot| matches!(slot, Slot::Response(known) if Arc::ptr_eq(known, entry));
+        let variants = self.variants(key);
+        for place in variants.iter().chain([key]) {
+            let _removed = self.map.remove_if(&MapKey(place.clone()), is_it);
+        }
+    }
+
     /// The heaviest entry that there is room for, in bytes.
     pub(crate) fn heaviest(&self) -> u64 {
         self.heaviest

@@ -279,7 +279,7 @@ async fn words_of_ours_from_inside_are_replaced_or_kept_as_the_fields_demand() {
 async fn a_hit_says_how_old_and_how_long_it_is() {
     let (cache, clock) = cache();
     let origin = Origin::with_fields(&[]);
-    let app = origin.behind(&ResponseCacheLayer::new(&cache));
+    let app = origin.behind(&ResponseCacheLayer::new(&cache).jitter(0.0));
     let miss = get(&app, "/").await;
     assert_eq!(miss.fields("age"), [""; 0]);
     assert!(miss.cache_status().contains("fwd=uri-miss"));

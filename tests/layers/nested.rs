@@ -169,7 +169,7 @@ async fn the_ttl_of_the_inner_layer_holds() {
     let seconds = Duration::from_secs;
     for (inner, outer, same_key) in [(5, 60, true), (60, 5, true), (5, 60, false), (60, 5, false)] {
         let (cache, clock) = cache();
-        let layer = ResponseCacheLayer::new(&cache);
+        let layer = ResponseCacheLayer::new(&cache).jitter(0.0);
         let around = layer.clone().ttl(seconds(outer));
         let around = if same_key {
             around

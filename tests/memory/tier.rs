@@ -13,7 +13,7 @@ use tower_response_cache::{Cache, Clock, ManualClock, Reason, ResponseCacheLayer
 async fn a_hit_has_the_age_of_its_entry_until_the_ttl_ends() {
     let (cache, clock) = cache();
     let origin = Origin::with_fields(&[]);
-    let app = origin.behind(&ResponseCacheLayer::new(&cache));
+    let app = origin.behind(&ResponseCacheLayer::new(&cache).jitter(0.0));
     let first = get(&app, "/").await;
     assert_eq!(first.x_cache(), "MISS");
     clock.advance(Duration::from_secs(59));

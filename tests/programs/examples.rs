@@ -310,7 +310,7 @@ fn bad_options_end_with_a_sentence_and_code_2() {
         &["--max-body", "1e6"],
         &["--max-body", ""],
         &["--preset", "fast"],
-        &["--preset", "rfc9111"],
+        &["--preset", "RFC9111"],
         &["--redis"],
         // What a build with Redis says of these is in `redis_bad_input.rs`.
         #[cfg(not(feature = "redis"))]

@@ -120,7 +120,7 @@ async fn the_lifetime_is_that_of_the_first_in_the_order_of_who_wins() {
     for (sentence, layered, status, fields, policy, expected) in rows {
         let (cache, clock) = cache();
         let origin = scripted(status, fields, policy);
-        let app = origin.behind(&layered(ResponseCacheLayer::new(&cache)));
+        let app = origin.behind(&layered(ResponseCacheLayer::new(&cache).jitter(0.0)));
         let seen = lifetime(&app, &clock, &origin, &[]).await;
         if seen != expected {
             wrong.push(format!("{sentence}: {seen:?} instead of {expected:?}"));
@@ -142,7 +142,7 @@ async fn a_policy_makes_a_response_shareable_only_by_its_public() {
     ] {
         let (cache, clock) = cache();
         let origin = scripted(200, &[], Some(policy.clone()));
-        let app = origin.behind(&ResponseCacheLayer::new(&cache));
+        let app = origin.behind(&ResponseCacheLayer::new(&cache).jitter(0.0));
         assert_eq!(
             lifetime(&app, &clock, &origin, signed_in).await,
             expected,

@@ -136,7 +136,7 @@ impl FakeStore {
             .clock(clock.clone())
             .build()
             .expect("the defaults are good");
-        let app = origin.behind(&ResponseCacheLayer::new(&cache));
+        let app = origin.behind(&ResponseCacheLayer::new(&cache).jitter(0.0));
         (cache, app)
     }
 

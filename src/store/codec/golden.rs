@@ -63,6 +63,18 @@ fn all() -> Vec<Golden> {
     let mut not_found = head_of(404, Version::HTTP_2, &repeated);
     not_found.shareable = false;
     not_found.shareable_with_authorization = true;
+    let mut stale = head_of(200, Version::HTTP_11, &plain);
+    stale.lifetime.kept = 3_600_000;
+    stale.staleness = Staleness {
+        while_revalidate: 30_000,
+        if_error: 86_400_000,
+        allowed: true,
+    };
+    stale.said = Said {
+        ttl: Some(60_000),
+        public: true,
+    };
+    stale.groups = ["news", "caf\u{e9}"].map(Box::from).into();
     let names = ["accept-encoding", "x-tenant"].map(HeaderName::from_static);
     let bare = fields(&[date]);
     let kibibyte: Vec<u8> = (0..=255).cycle().take(1024).collect();
@@ -122,6 +134,10 @@ fn golden_frames_are_written_and_read_as_ever() {
                     response_time: RESPONSE_TIME,
                     initial_age: head.lifetime.initial_age,
                     freshness: head.lifetime.freshness,
+                    kept: head.lifetime.kept,
+                    staleness: head.staleness,
+                    said: head.said,
+                    groups: head.groups.clone(),
                     writer: WRITER,
                     sequence: SEQUENCE,
                     shareable: head.shareable,

@@ -37,6 +37,19 @@ fn response(random: &mut Random) -> (StoredHead, HeaderMap, Vec<u8>) {
     head.shareable_with_authorization = random.below(2) == 0;
     head.lifetime.initial_age = number(random) % (MAX_TIME + 1);
     head.lifetime.freshness = number(random) % (MAX_TIME + 1);
+    head.lifetime.kept = number(random) % (MAX_TIME + 1);
+    head.staleness = Staleness {
+        while_revalidate: number(random) % (MAX_TIME + 1),
+        if_error: number(random) % (MAX_TIME + 1),
+        allowed: random.below(2) == 0,
+    };
+    head.said = Said {
+        ttl: (random.below(2) == 0).then(|| number(random) % (MAX_TIME + 1)),
+        public: random.below(2) == 0,
+    };
+    head.groups = (0..random.below(3))
+        .map(|number| format!("group {number}, \u{e9}").into())
+        .collect();
     let longest = [0, 1, 40, 400][random.below(4)];
     let body = bytes(random, longest);
     (head, lines, body)
@@ -77,9 +90,20 @@ fn random_frames_are_read_as_they_were_written() {
             response.response_time,
             response.initial_age,
             response.freshness,
+            response.kept,
         ];
         let lifetime = head.lifetime;
-        assert_eq!(times, [time, lifetime.initial_age, lifetime.freshness]);
+        assert_eq!(
+            times,
+            [
+                time,
+                lifetime.initial_age,
+                lifetime.freshness,
+                lifetime.kept
+            ]
+        );
+        assert_eq!(response.staleness, head.staleness);
+        assert_eq!((response.said, &response.groups), (head.said, &head.groups));
         assert_eq!(
             (response.status, response.version),
             (head.status, head.version)

@@ -36,13 +36,17 @@ pub(super) fn head_of(status: u16, version: Version, fields: &HeaderMap) -> Stor
     StoredHead {
         status: StatusCode::from_u16(status).unwrap(),
         version,
-        headers: stored_head(fields, Strip { fields: &[] }, SystemTime::now()),
+        headers: stored_head(fields, Strip::NOTHING, SystemTime::now()),
         status_slot: has_status_slot(fields),
         lifetime: Lifetime {
             response_time: 5,
             initial_age: 7,
             freshness: 60_000,
+            kept: 0,
         },
+        staleness: Staleness::default(),
+        groups: Box::default(),
+        said: Said::default(),
         shareable: true,
         shareable_with_authorization: false,
     }

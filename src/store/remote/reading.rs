@@ -168,23 +168,28 @@ impl Inner {
             response_time: millis(self.clock.elapsed()),
             initial_age: frame.initial_age.saturating_add(resident),
             freshness: frame.freshness,
+            kept: frame.kept,
         };
         if let Some(remaining) = remaining {
             // The smaller of both counts; what is below a second is the time that writing took.
             let ends = lifetime.initial_age.saturating_add(millis(remaining));
-            if ends.saturating_add(1000) < lifetime.freshness {
-                lifetime.freshness = ends;
+            if ends.saturating_add(1000) < lifetime.freshness.saturating_add(lifetime.kept) {
+                lifetime.freshness = lifetime.freshness.min(ends);
+                lifetime.kept = ends - lifetime.freshness;
             }
         }
-        if !lifetime.is_fresh(lifetime.response_time) {
+        if lifetime.ends() <= lifetime.response_time {
             return Err(Missing::Nothing);
         }
         let head = StoredHead {
             status: frame.status,
             version: frame.version,
-            headers: stored_head(&frame.headers, Strip { fields: &[] }, time),
+            headers: stored_head(&frame.headers, Strip::NOTHING, time),
             status_slot: has_status_slot(&frame.headers),
             lifetime,
+            staleness: frame.staleness,
+            groups: frame.groups,
+            said: frame.said,
             shareable: frame.shareable,
             shareable_with_authorization: frame.shareable_with_authorization,
         };

@@ -1,0 +1,218 @@
+//! What is stored, and the inner service: whether it still holds
+//! ([RFC 9111, section 4.3](https://www.rfc-editor.org/rfc/rfc9111#section-4.3)), and where it stands in
+//! for a failure (4.2.4; RFC 5861, 4).
+//!
+//! What is asked and what an answer means is decided in `policy/validation.rs` and
+//! `policy/reuse.rs`; here is what follows from it.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{HeaderMap, Response, StatusCode, response::Parts};
+use http_body::Body;
+use tokio::time::Instant;
+
+use crate::{
+    answer::respond,
+    body::ResponseBody,
+    cache::{Cache, Placement},
+    entry::{Entry, Origin},
+    flight::{Ending, Guard, Shared},
+    future::Leave,
+    headers::{Forwarded, say_forwarded, say_standing_in, without_own},
+    judge::{Judged, Started, judge},
+    marks::Mark,
+    nesting::stamp,
+    pending::Pending,
+    policy::{CachePolicy, is_same_by_head, speaks_of, updated},
+    settings::Settings,
+    status::Reason,
+};
+
+/// What is stored, in place of an answer with this status, or of none; if it may.
+pub(crate) fn standing_in<B: Body>(
+    pending: &Pending,
+    status: Option<StatusCode>,
+    request: &HeaderMap,
+    leave: Leave,
+) -> Option<Response<ResponseBody<B>>> {
+    let hit = pending.stand_in(status)?;
+    pending.cache.counters().stale();
+    let lifetime = hit.entry.head.lifetime;
+    let said = Forwarded {
+        status: status.map(|status| status.as_u16()),
+        ttl: Some(lifetime.ttl(hit.now)),
+        ..pending.said(Some(Reason::InnerError))
+    };
+    let selective = pending.is_selective.then_some(request);
+    let mut response = hit.into_stale(leave.mode, pending.is_head, selective);
+    say_standing_in(response.headers_mut(), said, leave.mode);
+    stamp(response.extensions_mut(), leave.stamp);
+    Some(response)
+}
+
+/// Those who wait get nothing of a response that answers nobody before it was validated; it is
+/// stored all the same.
+pub(crate) fn unshared(
+    cache: &Cache,
+    guard: Guard,
+    reason: Reason,
+    shared: &Shared,
+    mark: u64,
+) -> Guard {
+    let origin = guard.flight().origin();
+    if shared.head.staleness.while_revalidate == 0 {
+        // The next who come each ask for themselves.
+        cache.marks().set(Mark::Uncacheable, mark, cache.now());
+    }
+    guard.end(Ending::Refused(reason), Vec::new());
+    Guard::alone(origin, Instant::now().into_std())
+}
+
+/// A request that asked whether a stored response still holds.
+pub(crate) struct Asked<'a> {
+    pub(crate) settings: &'a Settings,
+    pub(crate) pending: Pending,
+    /// The fields that the client sent.
+    pub(crate) request: HeaderMap,
+    pub(crate) started: Started,
+    pub(crate) said: Forwarded,
+    pub(crate) leave: Leave,
+}
+
+impl Asked<'_> {
+    /// §4.3.3, §4.3.4: the stored response, updated by this answer and stored so.
+    pub(crate) fn not_modified<B: Body>(
+        self,
+        guard: Guard,
+        answer: Parts,
+        stored: Arc<Entry>,
+    ) -> Response<ResponseBody<B>> {
+        let Self {
+            settings,
+            pending,
+            request,
+            started,
+            mut said,
+            leave,
+        } = self;
+        let cache = pending.cache.clone();
+        cache.counters().validated();
+        let is_of_it = speaks_of(&answer.headers, &stored.head.headers);
+        let mut head = updated_head(&stored, answer, is_of_it);
+        let length = Some(stored.body.len() as u64);
+        let judged = match is_of_it {
+            true => judge(settings, &pending, &request, &mut head, length, started),
+            // What was asked for still holds, but nobody knows how: it answers this once.
+            false => Judged::Refuse(Reason::Status),
+        };
+        match judged {
+            Judged::Share(shared, true) => {
+                let origin = guard.flight().origin();
+                let entry = Arc::new(Entry::new(shared.head.clone(), stored.body.clone(), origin));
+                let (rule, unfit, mark) = (shared.rule.clone(), shared.unfit, pending.mark);
+                cache.store(&placement(pending, request), &rule, entry.clone());
+                match unfit {
+                    None => guard.complete(shared, entry, Vec::new()),
+                    Some(reason) => drop(unshared(&cache, guard, reason, &shared, mark)),
+                }
+                said.stored = true;
+                said.detail = unfit.or(said.detail);
+            }
+            Judged::Share(_, false) | Judged::Refuse(_) => {
+                let reason = match judged {
+                    Judged::Refuse(reason) => reason,
+                    Judged::Share(..) => Reason::Status,
+                };
+                // It is not to be stored any more.
+                cache.memory().remove(&pending.key, &stored);
+                let mark = pending.personal.is_none().then_some(pending.mark);
+                cache.refuse(reason, mark.filter(|_| is_of_it));
+                guard.end(Ending::Refused(reason), Vec::new());
+                said.detail = Some(reason);
+            }
+        }
+        let mut response = respond(
+            &stored.head,
+            head.headers,
+            ResponseBody::stored(stored.body.clone()),
+        );
+        *response.extensions_mut() = head.extensions;
+        say_forwarded(response.headers_mut(), said, leave.mode);
+        stamp(response.extensions_mut(), leave.stamp);
+        response
+    }
+}
+
+/// A stored head as a response again, with the fields and extensions of an answer without content.
+fn updated_head(stored: &Entry, answer: Parts, is_of_it: bool) -> Parts {
+    let head = &*stored.head;
+    let own = without_own(&head.headers, head.status_slot);
+    let (mut parts, ()) = Response::new(()).into_parts();
+    parts.status = head.status;
+    parts.version = head.version;
+    parts.headers = match is_of_it {
+        true => updated(&own, &answer.headers),
+        false => own,
+    };
+    parts.extensions = answer.extensions;
+    if parts.extensions.get::<CachePolicy>().is_none() {
+        let ttl = head.said.ttl.map(Duration::from_millis);
+        if let Some(said) = CachePolicy::said_before(ttl, head.said.public) {
+            parts.extensions.insert(said);
+        }
+    }
+    parts
+}
+
+fn placement(pending: Pending, request: HeaderMap) -> Placement {
+    Placement {
+        key: pending.key,
+        path: pending.path,
+        request,
+        mark: pending.mark,
+        is_personal: pending.personal.is_some(),
+    }
+}
+
+/// §4.3.5: the answer to a HEAD updates the stored response to a GET, or says that it is not that any
+/// more.
+pub(crate) fn hear_head<B>(
+    settings: &Settings,
+    pending: &Pending,
+    request: &HeaderMap,
+    answer: &Response<B>,
+    started: Started,
+    origin: Origin,
+) {
+    let Some(stored) = &pending.stored else {
+        return;
+    };
+    let cache = &pending.cache;
+    if answer.status() != StatusCode::OK || stored.head.status != StatusCode::OK {
+        return;
+    }
+    let length = stored.body.len() as u64;
+    match is_same_by_head(answer.headers(), &stored.head.headers, length) {
+        None => return,
+        Some(false) => return cache.memory().remove(&pending.key, stored),
+        Some(true) => {}
+    }
+    let (mut parts, ()) = Response::new(()).into_parts();
+    parts.headers = answer.headers().clone();
+    parts.extensions = answer.extensions().clone();
+    let mut head = updated_head(stored, parts, true);
+    let judged = judge(settings, pending, request, &mut head, Some(length), started);
+    let Judged::Share(shared, true) = judged else {
+        cache.memory().remove(&pending.key, stored);
+        return;
+    };
+    let entry = Arc::new(Entry::new(shared.head.clone(), stored.body.clone(), origin));
+    let place = Placement {
+        key: pending.key.clone(),
+        path: pending.path.clone(),
+        request: request.clone(),
+        mark: pending.mark,
+        is_personal: pending.personal.is_some(),
+    };
+    cache.store(&place, &shared.rule, entry);
+}
