@@ -133,16 +133,19 @@ pub(crate) fn stored_head(response: &HeaderMap, strip: Strip<'_>, now: SystemTim
         .flat_map(|line| line.as_bytes().split(|b| *b == b','))
         .map(|name| String::from_utf8_lossy(name.trim_ascii()).to_ascii_lowercase())
         .collect();
-    let is_kept = |name: &HeaderName| {
-        !is_of_the_connection(name)
-            && !(strip.of_one_exchange && is_of_one_exchange(name))
-            && !(strip.set_cookie && *name == SET_COOKIE)
-            && !strip.fields.contains(name)
-            && !connection_listed
+    let is_left_out = |name: &HeaderName| {
+        is_of_the_connection(name)
+            || (strip.of_one_exchange && is_of_one_exchange(name))
+            || (strip.set_cookie && *name == SET_COOKIE)
+            || strip.fields.contains(name)
+            || connection_listed
                 .iter()
                 .any(|listed| listed == name.as_str())
     };
-    let kept: SmallVec<[_; 24]> = response.iter().filter(|(name, _)| is_kept(name)).collect();
+    let kept: SmallVec<[_; 24]> = response
+        .iter()
+        .filter(|(name, _)| !is_left_out(name))
+        .collect();
     let size = kept.iter().map(|(_, value)| value.len()).sum();
     let mut head = HeaderMap::with_capacity(kept.len() + 4);
     head.insert(AGE, HeaderValue::from_static("0"));

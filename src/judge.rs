@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::{
     cache::Cache,
-    entry::{Lifetime, Millis, Said, StoredHead, millis},
+    entry::{Lifetime, Millis, StoredHead, millis},
     flight::Shared,
     headers::{Strip, has_status_slot, stored_head},
     key::MAX_KEY,
@@ -118,16 +118,7 @@ pub(crate) fn judge(
         return Judged::Refuse(Reason::KeyTooLong);
     }
     Judged::Share(
-        shared(
-            settings,
-            pending,
-            head,
-            plan,
-            said.as_ref(),
-            values,
-            length,
-            response_time,
-        ),
+        shared(settings, pending, head, plan, values, length, response_time),
         is_stored,
     )
 }
@@ -137,7 +128,6 @@ fn shared(
     pending: &Pending,
     head: &response::Parts,
     plan: Plan,
-    said: Option<&CachePolicy>,
     values: Encoded,
     length: Option<u64>,
     response_time: SystemTime,
@@ -169,10 +159,7 @@ fn shared(
         },
         staleness: plan.staleness,
         groups: policy::cache_groups(&head.headers),
-        said: said.map_or_else(Said::default, |said| Said {
-            ttl: said.ttl_value().map(millis),
-            public: said.is_public(),
-        }),
+        said: plan.said,
         shareable: plan.shareable,
         shareable_with_authorization: plan.shareable_with_authorization,
     };

@@ -21,7 +21,7 @@ use super::{
     vary::{self, VaryRule},
 };
 use crate::{
-    entry::{Staleness, millis},
+    entry::{Said, Staleness, millis},
     status::Reason,
 };
 
@@ -62,6 +62,8 @@ pub(crate) struct Plan {
     /// How old it was when it came.
     pub(crate) initial_age: Duration,
     pub(crate) directives: ResponseDirectives,
+    /// By its handler, should a 304 not repeat it.
+    pub(crate) said: Said,
 }
 
 /// Judges the head of a response that came at `response_time`, to a request of `request_time`.
@@ -342,6 +344,10 @@ impl Response<'_> {
             vary,
             initial_age: self.initial_age,
             directives: self.directives,
+            said: self.policy.map_or_else(Said::default, |said| Said {
+                ttl: said.ttl_value().map(millis),
+                public: said.is_public(),
+            }),
         }
     }
 }
