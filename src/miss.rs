@@ -528,6 +528,7 @@ where
                     let lasts = is_said && pending.personal.is_none();
                     cache.refuse(reason, lasts.then_some(pending.mark));
                 }
+                pending.forget(reason, head.status);
                 guard.end(Ending::Refused(reason), Vec::new());
                 said.detail = Some(pending.alone.unwrap_or(reason));
                 ResponseBody::inner(body)

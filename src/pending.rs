@@ -69,6 +69,8 @@ pub(crate) struct Pending {
     /// What is stored and does not answer as it is: it is to be validated, and may stand in for a
     /// failure.
     pub(crate) stored: Option<Arc<Entry>>,
+    /// Whether any stale response stands in where the inner service cannot be reached (§4.2.4).
+    is_standard: bool,
     pub(crate) otherwise: Otherwise,
 }
 
@@ -142,6 +144,7 @@ impl Pending {
             frame_limit: longest_frame(settings),
             local,
             stored,
+            is_standard: !settings.storing.is_careful(),
             otherwise: Otherwise::Fill,
         }
     }
@@ -332,12 +335,17 @@ impl Pending {
                     return Some(hit);
                 }
             }
-            (Looked::Nothing, Some(local)) => local.set_gone(),
+            (Looked::Nothing, _) => {
+                // Another node deleted it, or there was no room: what memory has is not used any more.
+                if let Some(due) = self.due() {
+                    due.set_gone();
+                }
+            }
             (Looked::Unknown, Some(local)) => {
                 local.set_asked(number);
                 local.answer_until(remote.memory_until(self.cache.now()));
             }
-            (Looked::Same | Looked::Nothing | Looked::Unknown, None) => {}
+            (Looked::Same | Looked::Unknown, None) => {}
         }
         self.look(request)
     }
@@ -370,6 +378,19 @@ impl Pending {
         can_be.then(|| stored.clone())
     }
 
+    /// Takes what is stored out of memory when an answer with this status was refused: it is not what
+    /// the inner service has now (§4.3.3). What was refused for one person says nothing, and what
+    /// came too late neither.
+    pub(crate) fn forget(&self, reason: Reason, status: StatusCode) {
+        let says_nothing = status.is_server_error()
+            || status == StatusCode::NOT_MODIFIED
+            || reason == Reason::FillTimeout
+            || self.personal.is_some();
+        if let (Some(stored), false) = (&self.stored, says_nothing) {
+            self.cache.memory().remove(&self.key, stored);
+        }
+    }
+
     /// What is stored, where it may stand in for a failure of the inner service: an answer of that
     /// status, or none.
     pub(crate) fn stand_in(&self, status: Option<StatusCode>) -> Option<Hit> {
@@ -384,8 +405,9 @@ impl Pending {
             staleness,
             ..
         } = &*entry.head;
+        let is_out_of_reach = status.is_none() && self.is_standard;
         let may = self.is_candidate(entry)
-            && stands_in(lifetime, staleness, &demands, status.is_none(), now);
+            && stands_in(lifetime, staleness, &demands, is_out_of_reach, now);
         may.then(|| Hit {
             entry: entry.clone(),
             now,

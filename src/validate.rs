@@ -123,8 +123,7 @@ impl Asked<'_> {
                     Judged::Refuse(reason) => reason,
                     Judged::Share(..) => Reason::Status,
                 };
-                // It is not to be stored any more.
-                cache.memory().remove(&pending.key, &stored);
+                pending.forget(reason, StatusCode::OK);
                 let mark = pending.personal.is_none().then_some(pending.mark);
                 cache.refuse(reason, mark.filter(|_| is_of_it));
                 guard.end(Ending::Refused(reason), Vec::new());

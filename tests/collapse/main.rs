@@ -5,6 +5,7 @@ mod support;
 
 mod failures;
 mod joining;
+mod stale;
 mod starting;
 mod time;
 mod unshared;

@@ -1,0 +1,425 @@
+//! What is stale, and many who want it: refreshed once, validated once, and never in anybody's way.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::support::{
+    cache,
+    feed::{FeedBody, whole},
+    inner::{Inner, Read, assert_idle, at_once, client, page},
+    request, settle,
+};
+use axum::body::Body;
+use http::{Request, Response, StatusCode};
+use tokio::{sync::Semaphore, task::JoinHandle};
+use tower::{Layer, ServiceExt};
+use tower_response_cache::{Cache, ResponseCache, ResponseCacheLayer, Selector};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+type Service = ResponseCache<Inner<FeedBody, Away>>;
+
+/// The inner service's own error.
+#[derive(Debug)]
+struct Away;
+
+/// What the inner service does in a call.
+#[derive(Clone, Copy)]
+enum Does {
+    /// 200, with a tag that names the call.
+    Answers,
+    /// 304, if it was asked whether `"1"` still holds.
+    Confirms,
+    Fails(u16),
+    Errs,
+    Panics,
+    RefusesToStore,
+}
+
+/// The first call answers at once, fresh for 10 s; later ones wait for a permit each and do as told.
+fn service(
+    layer: ResponseCacheLayer,
+    cache_control: &'static str,
+    does: Does,
+) -> (Arc<Semaphore>, Inner<FeedBody, Away>, Service) {
+    let permits = Arc::new(Semaphore::new(1));
+    let held = permits.clone();
+    let inner = Inner::new(move |call, request: Request<Body>| {
+        let held = held.clone();
+        async move {
+            held.acquire().await.unwrap().forget();
+            let does = if call == 1 { Does::Answers } else { does };
+            let asked = request.headers().get("if-none-match").cloned();
+            let response = Response::builder()
+                .header("cache-control", cache_control)
+                .header("etag", format!("\"{call}\""));
+            let response = match does {
+                Does::Answers => response.body(whole(format!("call {call}"))),
+                Does::Confirms => {
+                    assert_eq!(asked.expect("a condition"), "\"1\"");
+                    Response::builder()
+                        .status(304)
+                        .header("cache-control", cache_control)
+                        .header("etag", "\"1\"")
+                        .header("x-call", call.to_string())
+                        .body(whole(""))
+                }
+                Does::Fails(status) => Response::builder().status(status).body(whole("failed")),
+                Does::Errs => return Err(Away),
+                Does::Panics => panic!("the handler panics"),
+                Does::RefusesToStore => Response::builder()
+                    .header("cache-control", "private")
+                    .body(whole(format!("private {call}"))),
+            };
+            Ok(response.unwrap())
+        }
+    });
+    (permits, inner.clone(), layer.layer(inner))
+}
+
+const REFRESHED: &str = "max-age=10, stale-while-revalidate=30";
+const STANDS_IN: &str = "max-age=10, stale-if-error=30";
+
+async fn many(service: &Service, count: usize) -> Vec<JoinHandle<Read>> {
+    let mut clients = Vec::new();
+    for _ in 0..count {
+        clients.push(client(service, page()).await);
+    }
+    clients
+}
+
+async fn answers(clients: Vec<JoinHandle<Read>>) -> Vec<(String, String)> {
+    let mut answers = Vec::new();
+    for client in clients {
+        let read = at_once("an answer", client).await.unwrap();
+        answers.push((read.field("x-cache").to_owned(), read.complete().to_owned()));
+    }
+    answers
+}
+
+/// One answer, read to its end.
+async fn once(service: &Service) -> Read {
+    let client = client(service, page()).await;
+    at_once("an answer", client).await.unwrap()
+}
+
+fn all(x_cache: &str, text: &str, count: usize) -> Vec<(String, String)> {
+    vec![(x_cache.to_owned(), text.to_owned()); count]
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_storm_at_expiry_is_answered_stale_and_refreshed_by_one_call() {
+    let (cache, clock) = cache();
+    let layer = ResponseCacheLayer::new(&cache);
+    let (permits, inner, service) = service(layer, REFRESHED, Does::Answers);
+    assert_eq!(once(&service).await.complete(), "call 1");
+    clock.advance(12 * SECOND);
+    let clients = many(&service, 100).await;
+    assert_eq!(answers(clients).await, all("STALE", "call 1", 100));
+    assert_eq!(inner.calls(), 2, "one refreshes, held in the handler");
+    permits.add_permits(1);
+    settle().await;
+    let fresh = once(&service).await;
+    assert_eq!(
+        (fresh.field("x-cache"), fresh.complete()),
+        ("HIT", "call 2")
+    );
+    assert_eq!((inner.calls(), cache.stats().stale()), (2, 100));
+    assert_eq!((cache.stats().hits(), cache.stats().misses()), (1, 1));
+    assert_idle(&cache).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_fails_leaves_the_stale_response_and_is_not_repeated_at_once() {
+    for does in [Does::Fails(500), Does::Errs] {
+        let (cache, clock) = cache();
+        let (permits, inner, service) = service(ResponseCacheLayer::new(&cache), REFRESHED, does);
+        once(&service).await;
+        clock.advance(12 * SECOND);
+        permits.add_permits(100);
+        for _ in 0..5 {
+            let stale = once(&service).await;
+            assert_eq!(
+                (stale.field("x-cache"), stale.complete()),
+                ("STALE", "call 1")
+            );
+        }
+        assert_eq!(inner.calls(), 2, "for a second nobody tries again");
+        clock.advance(SECOND);
+        assert_eq!(once(&service).await.field("x-cache"), "STALE");
+        settle().await;
+        assert_eq!(inner.calls(), 3);
+        assert_idle(&cache).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_panics_is_nobodys_panic() {
+    let (cache, clock) = cache();
+    let (permits, inner, service) =
+        service(ResponseCacheLayer::new(&cache), REFRESHED, Does::Panics);
+    once(&service).await;
+    clock.advance(12 * SECOND);
+    permits.add_permits(10);
+    for calls in 2..4 {
+        assert_eq!(once(&service).await.field("x-cache"), "STALE");
+        settle().await;
+        assert_eq!(inner.calls(), calls);
+    }
+    assert_idle(&cache).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_brings_what_may_not_be_stored_ends_the_stale_response() {
+    let (cache, clock) = cache();
+    let (permits, inner, service) = service(
+        ResponseCacheLayer::new(&cache),
+        REFRESHED,
+        Does::RefusesToStore,
+    );
+    once(&service).await;
+    clock.advance(12 * SECOND);
+    permits.add_permits(10);
+    assert_eq!(once(&service).await.complete(), "call 1");
+    settle().await;
+    let next = once(&service).await;
+    assert_eq!(
+        (next.field("x-cache"), next.complete()),
+        ("MISS", "private 3")
+    );
+    assert_eq!(inner.calls(), 3);
+    assert_idle(&cache).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_invalidation_during_a_refresh_wins() {
+    let (cache, clock) = cache();
+    let (permits, inner, service) =
+        service(ResponseCacheLayer::new(&cache), REFRESHED, Does::Answers);
+    once(&service).await;
+    clock.advance(12 * SECOND);
+    assert_eq!(once(&service).await.field("x-cache"), "STALE");
+    assert_eq!(inner.calls(), 2);
+    cache.invalidate(Selector::resource("test", "/page"));
+    // Neither what is stale nor what the refresh brings is used any more.
+    let newcomer = client(&service, page()).await;
+    assert_eq!(inner.calls(), 3, "it waits for nothing that started before");
+    permits.add_permits(2);
+    let read = at_once("an answer", newcomer).await.unwrap();
+    assert_eq!((read.field("x-cache"), read.complete()), ("MISS", "call 3"));
+    settle().await;
+    let hit = once(&service).await;
+    assert_eq!((hit.field("x-cache"), hit.complete()), ("HIT", "call 3"));
+    assert_idle(&cache).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_nothing_may_run_in_the_background_nothing_stale_is_served_for_it() {
+    let (cache, clock) = cache();
+    let layer = ResponseCacheLayer::new(&cache).detach(false);
+    let (permits, inner, service) = service(layer, REFRESHED, Does::Answers);
+    once(&service).await;
+    clock.advance(12 * SECOND);
+    permits.add_permits(1);
+    let read = once(&service).await;
+    assert_eq!((read.field("x-cache"), read.complete()), ("MISS", "call 2"));
+    assert_eq!(inner.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_who_find_it_stale_are_answered_by_one_validation() {
+    let (cache, clock) = cache();
+    let (permits, inner, service) = service(
+        ResponseCacheLayer::new(&cache),
+        "max-age=10",
+        Does::Confirms,
+    );
+    once(&service).await;
+    clock.advance(12 * SECOND);
+    let clients = many(&service, 100).await;
+    assert_eq!(inner.calls(), 2);
+    permits.add_permits(1);
+    assert_eq!(answers(clients).await, all("MISS", "call 1", 100));
+    let hit = once(&service).await;
+    assert_eq!((hit.field("x-cache"), hit.complete()), ("HIT", "call 1"));
+    assert_eq!(hit.field("x-call"), "2", "updated by the 304");
+    assert_eq!((inner.calls(), cache.stats().validated()), (2, 1));
+    assert_idle(&cache).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_validation_goes_on_without_its_starter() {
+    let (cache, clock) = cache();
+    let (permits, inner, service) = service(
+        ResponseCacheLayer::new(&cache),
+        "max-age=10",
+        Does::Confirms,
+    );
+    once(&service).await;
+    clock.advance(12 * SECOND);
+    let starter = client(&service, page()).await;
+    let waiting = many(&service, 20).await;
+    starter.abort();
+    settle().await;
+    permits.add_permits(1);
+    assert_eq!(answers(waiting).await, all("MISS", "call 1", 20));
+    assert_eq!(inner.calls(), 2);
+    assert_idle(&cache).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_invalidation_during_a_validation_wins() {
+    let (cache, clock) = cache();
+    let (permits, inner, service) = service(
+        ResponseCacheLayer::new(&cache),
+        "max-age=10",
+        Does::Confirms,
+    );
+    once(&service).await;
+    clock.advance(12 * SECOND);
+    let starter = client(&service, page()).await;
+    cache.invalidate(Selector::resource("test", "/page"));
+    permits.add_permits(1);
+    let read = at_once("an answer", starter).await.unwrap();
+    assert_eq!(read.complete(), "call 1", "it asked before");
+    // Whoever comes now asks anew, and without the tag of what was invalidated.
+    let (_, plain) = (inner.calls(), client(&service, page()).await);
+    assert_eq!(inner.calls(), 3);
+    plain.abort();
+    settle().await;
+    assert_idle_after(&cache, &permits).await;
+}
+
+/// Lets go what is held in the handler; the one that asks for a condition that is not there panics.
+async fn assert_idle_after(cache: &Cache, permits: &Semaphore) {
+    permits.add_permits(10);
+    assert_idle(cache).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_must_be_validated_is_shared_with_nobody_who_waits() {
+    let (cache, _) = cache();
+    let (permits, inner, service) =
+        service(ResponseCacheLayer::new(&cache), "no-cache", Does::Answers);
+    assert_eq!(once(&service).await.complete(), "call 1");
+    let clients = many(&service, 10).await;
+    assert_eq!(inner.calls(), 11, "each asks for itself, at once");
+    permits.add_permits(10);
+    let mut texts: Vec<_> = answers(clients)
+        .await
+        .into_iter()
+        .map(|(_, text)| text)
+        .collect();
+    texts.sort();
+    texts.dedup();
+    assert_eq!(texts.len(), 10, "each its own: {texts:?}");
+    assert_idle(&cache).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stale_response_stands_in_for_everybody_who_waits_for_a_failure() {
+    for (does, status) in [
+        (Does::Fails(503), Some("503")),
+        (Does::Fails(500), Some("500")),
+        (Does::Errs, None),
+    ] {
+        let (cache, clock) = cache();
+        let (permits, inner, service) = service(ResponseCacheLayer::new(&cache), STANDS_IN, does);
+        once(&service).await;
+        clock.advance(12 * SECOND);
+        let clients = many(&service, 20).await;
+        assert_eq!(inner.calls(), 2);
+        permits.add_permits(1);
+        for client in clients {
+            let read = at_once("an answer", client).await.unwrap();
+            assert_eq!(
+                (read.field("x-cache"), read.complete()),
+                ("STALE", "call 1")
+            );
+            let said = read.field("cache-status").to_owned();
+            assert!(
+                said.contains("fwd=stale") && said.contains("ttl=-2"),
+                "{said}"
+            );
+            let status = status.map(|status| said.contains(&format!("fwd-status={status}")));
+            assert_ne!(status, Some(false), "{said}");
+        }
+        assert_eq!((inner.calls(), cache.stats().stale()), (2, 20));
+        assert_idle(&cache).await;
+        // Past its window nothing stands in.
+        clock.advance(30 * SECOND);
+        permits.add_permits(2);
+        let last = service.clone().oneshot(page()).await;
+        match (does, last) {
+            (Does::Errs, Err(Away)) => {}
+            (Does::Fails(status), Ok(response)) => assert_eq!(response.status(), status),
+            (_, last) => panic!("{last:?}"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stale_response_stands_in_for_a_service_that_is_slow() {
+    let (cache, clock) = cache();
+    let layer = ResponseCacheLayer::new(&cache).fill_timeout(20 * SECOND);
+    let (_permits, inner, service) = service(layer, STANDS_IN, Does::Answers);
+    once(&service).await;
+    clock.advance(12 * SECOND);
+    let starter = client(&service, page()).await;
+    let waiting = client(&service, page()).await;
+    tokio::time::advance(6 * SECOND).await;
+    settle().await;
+    let read = at_once("who waits is answered after 5 s", waiting)
+        .await
+        .unwrap();
+    assert_eq!(
+        (read.field("x-cache"), read.complete()),
+        ("STALE", "call 1")
+    );
+    assert!(!starter.is_finished());
+    tokio::time::advance(15 * SECOND).await;
+    settle().await;
+    let read = at_once("who asked is answered after 20 s", starter)
+        .await
+        .unwrap();
+    assert_eq!(
+        (read.field("x-cache"), read.complete()),
+        ("STALE", "call 1")
+    );
+    assert_eq!(inner.calls(), 2);
+    assert_idle(&cache).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_or_a_condition_starts_a_refresh_for_all_or_none() {
+    let (cache, clock) = cache();
+    let (permits, inner, service) =
+        service(ResponseCacheLayer::new(&cache), REFRESHED, Does::Answers);
+    once(&service).await;
+    clock.advance(12 * SECOND);
+    let head = client(&service, request("HEAD", "/page", &[])).await;
+    let head = at_once("an answer", head).await.unwrap();
+    assert_eq!((head.field("x-cache"), head.complete()), ("STALE", ""));
+    assert_eq!(
+        inner.calls(),
+        1,
+        "a HEAD brings nothing that could be stored"
+    );
+    let known = request(
+        "GET",
+        "/page",
+        &[("if-none-match", "\"1\""), ("range", "bytes=0-1")],
+    );
+    let known = client(&service, known).await;
+    let known = at_once("an answer", known).await.unwrap();
+    assert_eq!(known.head.status, StatusCode::NOT_MODIFIED);
+    assert_eq!(known.field("x-cache"), "STALE");
+    assert_eq!(inner.calls(), 2);
+    permits.add_permits(1);
+    settle().await;
+    assert_eq!(
+        once(&service).await.complete(),
+        "call 2",
+        "all of it was asked for"
+    );
+    assert_idle(&cache).await;
+}
