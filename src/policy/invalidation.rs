@@ -346,8 +346,13 @@ mod tests {
 
     #[test]
     fn location_and_content_location_are_the_fields_that_name() {
+        type Row = (
+            &'static str,
+            &'static [(&'static str, &'static str)],
+            &'static [&'static str],
+        );
         #[rustfmt::skip]
-        let rows: &[(&str, &[(&str, &str)], &[&str])] = &[
+        let rows: &[Row] = &[
             ("§4.4: neither", &[("link", "</x>")], &[]),
             ("§4.4: Location", &[("location", "/x")], &["/x"]),
             ("§4.4: Content-Location", &[("content-location", "/y")], &["/y"]),
