@@ -78,9 +78,9 @@ impl<S: Service<Request<R>>, R> Future for Oneshot<S, R> {
 
 /// What is said on a response that the cache only passes on.
 pub(crate) enum Passed {
-    /// Nothing: another method.
+    /// Nothing: another safe method.
     Untouched,
-    /// Nothing, too; but what it changes is invalidated. In a box, for the futures of all the others.
+    /// Nothing: an unsafe method, which may invalidate. In a box, so that no other future is larger.
     Unsafe(Box<UnsafeMethod>),
     Bypassed(Reason),
     /// Looked up in vain, and passed on as it came.
