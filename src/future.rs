@@ -18,10 +18,13 @@ use tower_service::Service;
 use crate::{
     body::ResponseBody,
     cache::Cache,
+    head::HeadRef,
     headers::{Forwarded, StatusHeaders, say_bypass, say_passed},
     nesting::stamp,
+    policy::is_safe,
     status::Reason,
     timer::until,
+    unsafe_method::UnsafeMethod,
 };
 
 pin_project! {
@@ -43,18 +46,20 @@ impl<S: Service<Request<R>>, R> Oneshot<S, R> {
             request: Some(request),
         }
     }
-}
 
-impl<S: Service<Request<R>>, R> Future for Oneshot<S, R> {
-    type Output = Result<S::Response, S::Error>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    /// Polls, and says when the service is called.
+    fn poll_with(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut called: impl FnMut(),
+    ) -> Poll<Result<S::Response, S::Error>> {
         loop {
             let future = match self.as_mut().project() {
                 OneshotProj::Called { future } => return future.poll(cx),
                 OneshotProj::Readying { service, request } => {
                     ready!(service.poll_ready(cx))?;
                     let request = request.take().expect("a request is called with once");
+                    called();
                     service.call(request)
                 }
             };
@@ -63,14 +68,45 @@ impl<S: Service<Request<R>>, R> Future for Oneshot<S, R> {
     }
 }
 
+impl<S: Service<Request<R>>, R> Future for Oneshot<S, R> {
+    type Output = Result<S::Response, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.poll_with(cx, || {})
+    }
+}
+
 /// What is said on a response that the cache only passes on.
-#[derive(Debug, Clone, Copy)]
 pub(crate) enum Passed {
-    /// Nothing: another method.
+    /// Nothing: another safe method.
     Untouched,
+    /// Nothing: an unsafe method, which may invalidate. In a box, so that no other future is larger.
+    Unsafe(Box<UnsafeMethod>),
     Bypassed(Reason),
     /// Looked up in vain, and passed on as it came.
     Missed(Forwarded),
+}
+
+impl Passed {
+    /// A request with a method that is never looked up.
+    pub(crate) fn of_method(cache: &Cache, head: HeadRef<'_>) -> Self {
+        match is_safe(head.method) {
+            true => Self::Untouched,
+            false => Self::Unsafe(Box::new(UnsafeMethod::new(cache, head))),
+        }
+    }
+
+    fn called(&mut self) {
+        if let Self::Unsafe(method) = self {
+            method.called();
+        }
+    }
+
+    fn failed(self) {
+        if let Self::Unsafe(method) = self {
+            method.failed();
+        }
+    }
 }
 
 /// How an answer leaves.
@@ -104,6 +140,7 @@ pin_project! {
         ResBody: Body,
     {
         Ready { response: Option<Response<ResponseBody<ResBody>>> },
+        // In this order: a call that ends when it is dropped has ended before it is invalidated.
         Passed { #[pin] call: Oneshot<S, ReqBody>, passed: Passed, leave: Leave },
         Working { work: Working<ResBody, S::Error> },
     }
@@ -232,8 +269,15 @@ where
                 passed,
                 leave,
             } => {
-                let response = ready!(call.poll(cx))?;
-                Poll::Ready(Ok(pass_on(response, *passed, *leave)))
+                let result = ready!(call.poll_with(cx, || passed.called()));
+                let passed = std::mem::replace(passed, Passed::Untouched);
+                Poll::Ready(match result {
+                    Ok(response) => Ok(pass_on(response, passed, *leave)),
+                    Err(error) => {
+                        passed.failed();
+                        Err(error)
+                    }
+                })
             }
             KindProj::Working { work } => {
                 let mut current = work.work.take().expect("polled after it was ready");
@@ -257,6 +301,10 @@ pub(crate) fn pass_on<B: Body>(
     let head = response.headers_mut();
     match passed {
         Passed::Untouched => return response,
+        Passed::Unsafe(method) => {
+            method.answered(response.status(), response.headers());
+            return response;
+        }
         Passed::Bypassed(reason) => say_bypass(head, reason, leave.mode),
         Passed::Missed(said) => say_passed(head, said, leave.mode),
     }

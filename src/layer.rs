@@ -26,6 +26,12 @@ use crate::{
 /// could be personal is passed through, and every answer says in `X-Cache` and `Cache-Status` what
 /// happened. The rules are in [`docs::rules`](crate::docs::rules).
 ///
+/// A POST, PUT, PATCH or DELETE that succeeds makes unusable what is stored of its URI, and of those
+/// that its answer names in `Location` and `Content-Location` ([RFC 9111, section 4.4][unsafe]). The
+/// layer has to see it for that: add it after all methods of a route, `get(list).post(create)
+/// .layer(layer)`, or around the router. What goes another way is invalidated by
+/// [`Cache::invalidate`].
+///
 /// Responses are shared between routes and layers only where the settings that decide over key and
 /// admission are the same; a lifetime or a limit does not matter for that.
 ///
@@ -43,6 +49,8 @@ use crate::{
 ///     .route("/report", get(|| async { "report" }).layer(layer.ttl(Duration::from_secs(300))));
 /// # let _ = app;
 /// ```
+///
+/// [unsafe]: https://www.rfc-editor.org/rfc/rfc9111#section-4.4
 #[derive(Clone)]
 #[must_use = "a layer does nothing until it is put on a service"]
 pub struct ResponseCacheLayer {

@@ -96,6 +96,7 @@ mod status;
 mod store;
 mod streaks;
 mod timer;
+mod unsafe_method;
 mod validate;
 mod values;
 

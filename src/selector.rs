@@ -2,7 +2,7 @@
 
 use std::hash::Hasher;
 
-use http::{Request, Uri, header::HOST, request::Parts};
+use http::{HeaderValue, Request, Uri, header::HOST, request::Parts};
 
 use crate::key::{hasher, normal_authority};
 
@@ -71,10 +71,7 @@ impl Selector {
     #[must_use]
     pub fn request(request: &impl RequestHead) -> Self {
         let uri = request.original_uri();
-        let authority = match uri.authority() {
-            Some(authority) => Some(authority.as_str()),
-            None => request.host(),
-        };
+        let authority = authority(uri, request.host());
         Self(Kind::Resource(Resource::new(
             authority,
             uri.path(),
@@ -89,19 +86,19 @@ impl<B> RequestHead for Request<B> {}
 impl RequestHead for Parts {}
 
 mod sealed {
-    use super::{HOST, Parts, Request, Uri, original_uri};
+    use super::{HOST, HeaderValue, Parts, Request, Uri, original_uri};
 
     pub trait Sealed {
         fn original_uri(&self) -> &Uri;
-        fn host(&self) -> Option<&str>;
+        fn host(&self) -> Option<&HeaderValue>;
     }
 
     impl<B> Sealed for Request<B> {
         fn original_uri(&self) -> &Uri {
             original_uri(self.extensions(), self.uri())
         }
-        fn host(&self) -> Option<&str> {
-            self.headers().get(HOST)?.to_str().ok()
+        fn host(&self) -> Option<&HeaderValue> {
+            self.headers().get(HOST)
         }
     }
 
@@ -109,8 +106,8 @@ mod sealed {
         fn original_uri(&self) -> &Uri {
             original_uri(&self.extensions, &self.uri)
         }
-        fn host(&self) -> Option<&str> {
-            self.headers.get(HOST)?.to_str().ok()
+        fn host(&self) -> Option<&HeaderValue> {
+            self.headers.get(HOST)
         }
     }
 }
@@ -119,6 +116,14 @@ mod sealed {
 #[inline]
 pub(crate) fn original_uri<'a>(extensions: &'a http::Extensions, uri: &'a Uri) -> &'a Uri {
     crate::router::original_uri(extensions).unwrap_or(uri)
+}
+
+/// The authority of a request. RFC 9112, 3.2.2: that of the absolute form wins over `Host`.
+pub(crate) fn authority<'a>(uri: &'a Uri, host: Option<&'a HeaderValue>) -> Option<&'a str> {
+    match uri.authority() {
+        Some(authority) => Some(authority.as_str()),
+        None => std::str::from_utf8(host?.as_bytes()).ok(),
+    }
 }
 
 /// An authority, a path and a query, as far as they are known.

@@ -129,7 +129,8 @@ where
             stamp: (depth > 0).then(|| settings.cache.id()),
         };
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            return self.pass(request, Passed::Untouched, leave);
+            let passed = Passed::of_method(&settings.cache, HeadRef::from(&request));
+            return self.pass(request, passed, leave);
         }
         if !settings.cache.is_enabled() {
             return self.pass(request, Passed::Bypassed(Reason::Disabled), leave);

@@ -67,12 +67,20 @@
 //! - `If-Range` is compared strongly, a date only where it is strong (RFC 9110, 13.1.5, 8.8.2.2).
 //! - All of it: several ranges of an encoded body, `Accept-Ranges: none`, and where there is `If-Match` or
 //!   `If-Unmodified-Since`, too.
+//!
+//! **What an unsafe method invalidates** (`invalidation.rs`)
+//! - Safe are GET, HEAD, OPTIONS and TRACE (RFC 9110, 9.2.1) and QUERY (RFC 10008); a method that is not
+//!   known is unsafe (§4.4).
+//! - An answer of 2xx or 3xx to an unsafe method invalidates the target URI; any other nothing (§4.4).
+//! - So it does with the URIs in `Location` and `Content-Location` that have the same origin; schemes are
+//!   compared where both are known, several values of one field say nothing (§4.4; RFC 3986, 5).
 
 mod directives;
 mod facts;
 mod freshness;
 mod groups;
 mod handler;
+mod invalidation;
 mod nominated;
 mod ranges;
 mod reuse;
@@ -88,6 +96,7 @@ pub(crate) use directives::RequestDirectives;
 pub(crate) use facts::{Preset, RequestFacts, StoringSettings};
 pub(crate) use groups::cache_groups;
 pub use handler::CachePolicy;
+pub(crate) use invalidation::{TargetUri, is_no_error, is_safe, named_by};
 pub(crate) use nominated::Encoded;
 pub(crate) use ranges::{Selected, select};
 pub(crate) use reuse::{Reuse, reuse, stands_in};

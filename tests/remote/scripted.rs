@@ -275,6 +275,28 @@ async fn an_invalidated_resource_is_deleted_in_the_store_under_every_layers_key(
     assert_eq!(store.frames().len(), 3);
 }
 
+#[tokio::test]
+async fn an_unsafe_method_deletes_in_the_store_what_it_invalidates() {
+    let (store, clock) = (FakeStore::default(), ManualClock::new());
+    let origin = Origin::with_fields(&[("location", "/b"), ("content-location", "http://other/c")]);
+    let (_, app) = store.node(&clock, &origin);
+    // By a node that has never seen them, and whether it is switched on or not.
+    let (cache, other) = store.node(&clock, &origin);
+    for enabled in [true, false] {
+        cache.set_enabled(enabled);
+        for path in ["/a", "/b", "/c"] {
+            get(&app, path).await;
+        }
+        settle().await;
+        assert_eq!(store.frames().len(), 3);
+        support::send(&other, support::request("POST", "/a", &[])).await;
+        settle().await;
+        assert_eq!(store.frames().len(), 1, "enabled: {enabled}");
+        clock.advance(Duration::from_secs(61));
+        store.frames().clear();
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_deletion_is_owed_until_it_is_done() {
     let (store, _, origin, cache, app) = stored().await;

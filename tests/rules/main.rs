@@ -10,4 +10,5 @@ mod people;
 mod requests;
 mod settings;
 mod tables;
+mod unsafe_methods;
 mod validation;
