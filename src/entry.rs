@@ -92,13 +92,15 @@ pub(crate) struct Said {
 }
 
 /// The head of a stored response, shared by the flight that fills it and the entry.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct StoredHead {
     pub(crate) status: StatusCode,
     pub(crate) version: Version,
     /// With the slots of `headers.rs` in front.
     pub(crate) headers: HeaderMap,
     pub(crate) status_slot: bool,
+    /// Its `ETag` was made here: clients may ask by it, but the inner service does not know it.
+    pub(crate) own_tag: bool,
     pub(crate) lifetime: Lifetime,
     pub(crate) staleness: Staleness,
     /// The groups it belongs to (RFC 9875), for invalidations by group.

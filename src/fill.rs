@@ -14,14 +14,16 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
+use http::{HeaderValue, header::ETAG};
 use http_body::Body;
 use tokio::{runtime::Handle, time::Instant};
 
 use crate::{
     body::{Handover, ResponseBody, Rest},
     cache::{Cache, Placement},
-    entry::Entry,
+    entry::{Entry, StoredHead},
     flight::{Ending, Guard, Shared},
+    headers::weak_tag,
     status::Reason,
     timer::{self, until, within},
 };
@@ -40,6 +42,8 @@ pub(crate) struct Job {
     pub(crate) place: Placement,
     /// A 5xx goes to those who wait already and nowhere else.
     pub(crate) is_stored: bool,
+    /// The response gets a weak entity tag if it has none.
+    pub(crate) is_tagged: bool,
     pub(crate) max_body_size: u64,
     pub(crate) deadline: Instant,
     /// Whether the body is read on when nobody reads it any more.
@@ -49,7 +53,10 @@ pub(crate) struct Job {
 impl Job {
     /// Makes the entry, visible to everybody when this returns.
     fn store(&self, guard: &Guard, body: Bytes) -> Arc<Entry> {
-        let head = self.shared.head.clone();
+        let head = match self.is_tagged {
+            true => tagged(&self.shared.head, &body),
+            false => self.shared.head.clone(),
+        };
         let entry = Arc::new(Entry::new(head, body, guard.flight().origin()));
         if self.is_stored {
             self.cache
@@ -70,6 +77,20 @@ pub(crate) struct Filled<B: Body> {
     pub(crate) body: ResponseBody<B>,
     /// Why it is not stored, where that is known already.
     pub(crate) refused: Option<Reason>,
+    /// The entity tag that it got.
+    pub(crate) tag: Option<HeaderValue>,
+}
+
+/// A stored head with a weak entity tag for this body, where that may have one and has none.
+fn tagged(head: &Arc<StoredHead>, body: &[u8]) -> Arc<StoredHead> {
+    let may_have = matches!(head.status.as_u16(), 200 | 203);
+    if !may_have || body.is_empty() || head.headers.contains_key(ETAG) {
+        return head.clone();
+    }
+    let mut head = StoredHead::clone(head);
+    head.headers.insert(ETAG, weak_tag(body));
+    head.own_tag = true;
+    Arc::new(head)
 }
 
 /// Reads the body of a storable response.
@@ -97,10 +118,13 @@ where
         Some(Read::End) => {
             let body = joined(&frames);
             let entry = job.store(&guard, body.clone());
-            guard.complete(job.shared.clone(), entry, Vec::new());
+            let head = &entry.head;
+            let tag = head.own_tag.then(|| head.headers.get(ETAG).cloned());
+            guard.complete(job.shared.clone(), entry.clone(), Vec::new());
             return Filled {
                 body: ResponseBody::stored(body),
                 refused: None,
+                tag: tag.flatten(),
             };
         }
         Some(stop) => stop,
@@ -124,6 +148,7 @@ where
                 return Filled {
                     body,
                     refused: None,
+                    tag: None,
                 };
             }
             // No room, or nobody who could read on while the client pauses.
@@ -140,6 +165,7 @@ where
     Filled {
         body: ResponseBody::rest(frames, rest),
         refused: Some(reason),
+        tag: None,
     }
 }
 

@@ -45,6 +45,7 @@ pub fn encode(key: &[u8], body: &[u8]) -> Bytes {
         version: Version::HTTP_11,
         headers,
         status_slot: false,
+        own_tag: false,
         lifetime: Lifetime {
             response_time: 0,
             initial_age: 0,

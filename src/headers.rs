@@ -9,11 +9,13 @@ use std::time::SystemTime;
 use bytes::{Bytes, BytesMut};
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{AGE, CONNECTION, DATE, Entry, SET_COOKIE},
+    header::{AGE, CONNECTION, DATE, ETAG, Entry, SET_COOKIE},
 };
 use smallvec::SmallVec;
+use twox_hash::XxHash3_64;
 
 use crate::{
+    entry::StoredHead,
     status::{Forward, Reason},
     values::{NAME, age_value, date_value, hit_value, interned},
 };
@@ -147,7 +149,7 @@ pub(crate) fn stored_head(response: &HeaderMap, strip: Strip<'_>, now: SystemTim
         .filter(|(name, _)| !is_left_out(name))
         .collect();
     let size = kept.iter().map(|(_, value)| value.len()).sum();
-    let mut head = HeaderMap::with_capacity(kept.len() + 4);
+    let mut head = HeaderMap::with_capacity(kept.len() + 5);
     head.insert(AGE, HeaderValue::from_static("0"));
     head.insert(CACHE_STATUS, HeaderValue::from_static(NAME));
     head.insert(X_CACHE, word(&HIT));
@@ -256,15 +258,25 @@ pub(crate) fn say_standing_in(head: &mut HeaderMap, said: Forwarded, mode: Statu
     }
 }
 
-/// The fields of a stored head without the slots in front of them.
-pub(crate) fn without_own(stored: &HeaderMap, status_slot: bool) -> HeaderMap {
-    let mut fields = stored.clone();
+/// The fields of a stored head without those that are ours: the slots, and an entity tag.
+pub(crate) fn without_own(stored: &StoredHead) -> HeaderMap {
+    let mut fields = stored.headers.clone();
     fields.remove(AGE);
     fields.remove(&X_CACHE);
-    if status_slot {
+    if stored.status_slot {
         fields.remove(&CACHE_STATUS);
     }
+    if stored.own_tag {
+        fields.remove(ETAG);
+    }
     fields
+}
+
+/// A weak entity tag for a body that has none (RFC 9110, 8.8.1): who made the response promised
+/// nothing, so it is not byte for byte that clients may combine it.
+pub(crate) fn weak_tag(body: &[u8]) -> HeaderValue {
+    let tag = format!("W/\"{:016x}{:x}\"", XxHash3_64::oneshot(body), body.len());
+    HeaderValue::try_from(tag).expect("hexadecimal digits")
 }
 
 /// Says on a response that comes from the inner service what the cache did.

@@ -147,6 +147,7 @@ fn shared(
         version: head.version,
         headers: stored_head(&head.headers, strip, response_time),
         status_slot: has_status_slot(&head.headers),
+        own_tag: false,
         lifetime: Lifetime {
             response_time: pending.cache.now(),
             initial_age: millis(plan.initial_age),

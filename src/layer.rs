@@ -204,6 +204,15 @@ impl ResponseCacheLayer {
         self.with(|settings| settings.storing.jitter = part)
     }
 
+    /// Whether a complete body without an `ETag` gets a weak one, by which clients that have it already
+    /// are answered with 304.
+    ///
+    /// Default: yes; no with [`rfc9111`](Self::rfc9111). The client whose request fills the cache sees
+    /// it where the body is there at once, the others see it always. For 200 and 203.
+    pub fn weak_etags(self, weak_etags: bool) -> Self {
+        self.with(|settings| settings.storing.weak_etags = weak_etags)
+    }
+
     /// Which directives of a request are honoured. Default: `no-cache`, `no-store` and `only-if-cached`.
     ///
     /// ```

@@ -8,7 +8,7 @@ use std::{future::poll_fn, pin::pin, sync::Arc, time::Duration};
 
 use http::{
     Request, Response, StatusCode,
-    header::{IF_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE},
+    header::{ETAG, IF_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE},
 };
 use http_body::Body;
 use tokio::time::Instant;
@@ -23,7 +23,7 @@ use crate::{
     fill::{Filled, Job, fill_body},
     flight::{Ending, Guard, Joined, Outcome, Shared, Ticket},
     future::{Answer, Lead, Leave, Oneshot, Passed, pass_on},
-    headers::{Forwarded, fill_slots_collapsed, say_forwarded},
+    headers::{Forwarded, fill_slots_collapsed, say_forwarded, without_own},
     judge::{Judged, Started, judge, longest_body},
     marks::Mark,
     nesting::{is_stamped, pass, pass_deadline, stamp},
@@ -302,7 +302,7 @@ where
         let counters = self.pending.cache.counters();
         counters.miss();
         counters.collapsed();
-        let head = &*shared.head;
+        let head = entry.map_or(&*shared.head, |entry| &*entry.head);
         let mut headers = head.headers.clone();
         let said = Forwarded {
             status: Some(head.status.as_u16()),
@@ -411,7 +411,7 @@ where
         let is_replaced = stored.is_some() || (pending.is_selective && guard.is_joinable());
         let conditions = is_replaced.then(|| take_conditions(request.headers_mut()));
         if let Some(stored) = &stored {
-            ask(request.headers_mut(), &stored.head.headers);
+            ask(request.headers_mut(), &without_own(&stored.head));
         }
         let stand_in = |status| {
             let response = standing_in(&pending, status, &headers, leave);
@@ -497,6 +497,7 @@ where
                         is_personal: pending.personal.is_some(),
                     },
                     is_stored,
+                    is_tagged: is_stored && settings.storing.weak_etags,
                     max_body_size: longest_body(&settings, &cache),
                     deadline: started.deadline,
                     detach: settings.detach,
@@ -509,7 +510,11 @@ where
                 if let Some(reason) = unfit {
                     guard = unshared(&cache, guard, reason, &job.shared, pending.mark);
                 }
-                let Filled { body, refused } = fill_body(guard, job, body, length).await;
+                let filled = fill_body(guard, job, body, length).await;
+                let Filled { body, refused, tag } = filled;
+                if let Some(tag) = tag {
+                    head.headers.insert(ETAG, tag);
+                }
                 said.stored = is_stored && refused.is_none();
                 said.detail = if is_stored {
                     refused.or(unfit).or(why)

@@ -13,7 +13,7 @@ use crate::{
     entry::{Entry, Millis, Origin, StoredHead},
     flight::{FlightId, Joined, Purpose, Terms, Ticket},
     head::HeadRef,
-    headers::Forwarded,
+    headers::{Forwarded, without_own},
     judge::longest_frame,
     key::{Key, hasher},
     marks::Mark,
@@ -374,7 +374,7 @@ impl Pending {
     /// What is to be validated, if anything is and can be.
     pub(crate) fn to_validate(&self) -> Option<Arc<Entry>> {
         let stored = self.stored.as_ref()?;
-        let can_be = self.is_candidate(stored) && has_validator(&stored.head.headers);
+        let can_be = self.is_candidate(stored) && has_validator(&without_own(&stored.head));
         can_be.then(|| stored.clone())
     }
 

@@ -7,7 +7,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, Response, StatusCode, response::Parts};
+use http::{HeaderMap, Response, StatusCode, header::ETAG, response::Parts};
 use http_body::Body;
 use tokio::time::Instant;
 
@@ -15,7 +15,7 @@ use crate::{
     answer::respond,
     body::ResponseBody,
     cache::{Cache, Placement},
-    entry::{Entry, Origin},
+    entry::{Entry, Origin, StoredHead},
     flight::{Ending, Guard, Shared},
     future::Leave,
     headers::{Forwarded, say_forwarded, say_standing_in, without_own},
@@ -97,7 +97,7 @@ impl Asked<'_> {
         } = self;
         let cache = pending.cache.clone();
         cache.counters().validated();
-        let is_of_it = speaks_of(&answer.headers, &stored.head.headers);
+        let is_of_it = speaks_of(&answer.headers, &without_own(&stored.head));
         let mut head = updated_head(&stored, answer, is_of_it);
         let length = Some(stored.body.len() as u64);
         let judged = match is_of_it {
@@ -108,7 +108,8 @@ impl Asked<'_> {
         match judged {
             Judged::Share(shared, true) => {
                 let origin = guard.flight().origin();
-                let entry = Arc::new(Entry::new(shared.head.clone(), stored.body.clone(), origin));
+                let updated = with_tag_of(&stored.head, &shared.head, &mut head.headers);
+                let entry = Arc::new(Entry::new(updated, stored.body.clone(), origin));
                 let (rule, unfit, mark) = (shared.rule.clone(), shared.unfit, pending.mark);
                 cache.store(&placement(pending, request), &rule, entry.clone());
                 match unfit {
@@ -145,7 +146,7 @@ impl Asked<'_> {
 /// A stored head as a response again, with the fields and extensions of an answer without content.
 fn updated_head(stored: &Entry, answer: Parts, is_of_it: bool) -> Parts {
     let head = &*stored.head;
-    let own = without_own(&head.headers, head.status_slot);
+    let own = without_own(head);
     let (mut parts, ()) = Response::new(()).into_parts();
     parts.status = head.status;
     parts.version = head.version;
@@ -161,6 +162,24 @@ fn updated_head(stored: &Entry, answer: Parts, is_of_it: bool) -> Parts {
         }
     }
     parts
+}
+
+/// An updated head with the entity tag that was made for the stored one: the body is the same. The
+/// answer gets it, too.
+fn with_tag_of(
+    stored: &StoredHead,
+    updated: &Arc<StoredHead>,
+    answer: &mut HeaderMap,
+) -> Arc<StoredHead> {
+    let tag = stored.headers.get(ETAG).filter(|_| stored.own_tag);
+    let Some(tag) = tag.filter(|_| !updated.headers.contains_key(ETAG)) else {
+        return updated.clone();
+    };
+    answer.insert(ETAG, tag.clone());
+    let mut updated = StoredHead::clone(updated);
+    updated.headers.insert(ETAG, tag.clone());
+    updated.own_tag = true;
+    Arc::new(updated)
 }
 
 fn placement(pending: Pending, request: HeaderMap) -> Placement {
@@ -205,7 +224,8 @@ pub(crate) fn hear_head<B>(
         cache.memory().remove(&pending.key, stored);
         return;
     };
-    let entry = Arc::new(Entry::new(shared.head.clone(), stored.body.clone(), origin));
+    let updated = with_tag_of(&stored.head, &shared.head, &mut head.headers);
+    let entry = Arc::new(Entry::new(updated, stored.body.clone(), origin));
     let place = Placement {
         key: pending.key.clone(),
         path: pending.path.clone(),

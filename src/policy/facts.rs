@@ -31,6 +31,8 @@ pub(crate) struct StoringSettings {
     pub(crate) stale_while_revalidate: Duration,
     /// The same for failures (RFC 5861, 4).
     pub(crate) stale_if_error: Duration,
+    /// Complete bodies without an entity tag get a weak one.
+    pub(crate) weak_etags: bool,
     /// By which part of it the layer's own `ttl` may be shortened, at random.
     pub(crate) jitter: f64,
     /// For responses that say nothing about freshness; zero: they are not stored.
@@ -55,6 +57,7 @@ impl Default for StoringSettings {
             targeted: Vec::new(),
             stale_while_revalidate: Duration::ZERO,
             stale_if_error: Duration::ZERO,
+            weak_etags: true,
             jitter: 0.1,
             ttl: Duration::from_secs(60),
             force_ttl: None,
@@ -74,6 +77,7 @@ impl StoringSettings {
             heuristic: true,
             targeted: vec![HeaderName::from_static("cdn-cache-control")],
             ttl: Duration::ZERO,
+            weak_etags: false,
             jitter: 0.0,
             ..Self::default()
         }

@@ -56,7 +56,9 @@ const STALE_ALLOWED: u8 = 4;
 /// The handler named a ttl; said that it is for all.
 const TTL_SAID: u8 = 8;
 const PUBLIC_SAID: u8 = 16;
-const FLAGS: u8 = 31;
+/// The entity tag is the cache's own.
+const OWN_TAG: u8 = 32;
+const FLAGS: u8 = 63;
 
 /// As many fields as a stored head may have, and some of ours.
 const MAX_FIELDS: u16 = 160;
@@ -95,6 +97,7 @@ pub(crate) struct ResponseFrame {
     pub(crate) staleness: Staleness,
     pub(crate) said: Said,
     pub(crate) groups: Box<[Box<str>]>,
+    pub(crate) own_tag: bool,
     /// The cache that wrote it, and the sequence of its log when the fill started.
     pub(crate) writer: u64,
     pub(crate) sequence: u64,
@@ -208,7 +211,8 @@ pub(crate) fn encode_response(
             | with_authorization
             | flag(allowed, STALE_ALLOWED)
             | flag(head.said.ttl.is_some(), TTL_SAID)
-            | flag(head.said.public, PUBLIC_SAID),
+            | flag(head.said.public, PUBLIC_SAID)
+            | flag(head.own_tag, OWN_TAG),
     );
     out.put_u64_le(body.len() as u64);
     out.put_u64_le(XxHash3_64::oneshot(body));
@@ -482,6 +486,7 @@ impl<'i> Input<'i> {
                 public: flags & PUBLIC_SAID != 0,
             },
             groups,
+            own_tag: flags & OWN_TAG != 0,
             writer,
             sequence,
             shareable: flags & SHAREABLE != 0,

@@ -74,6 +74,7 @@ fn all() -> Vec<Golden> {
         ttl: Some(60_000),
         public: true,
     };
+    stale.own_tag = true;
     stale.groups = ["news", "caf\u{e9}"].map(Box::from).into();
     let names = ["accept-encoding", "x-tenant"].map(HeaderName::from_static);
     let bare = fields(&[date]);
@@ -138,6 +139,7 @@ fn golden_frames_are_written_and_read_as_ever() {
                     staleness: head.staleness,
                     said: head.said,
                     groups: head.groups.clone(),
+                    own_tag: head.own_tag,
                     writer: WRITER,
                     sequence: SEQUENCE,
                     shareable: head.shareable,

@@ -38,6 +38,7 @@ pub(super) fn head_of(status: u16, version: Version, fields: &HeaderMap) -> Stor
         version,
         headers: stored_head(fields, Strip::NOTHING, SystemTime::now()),
         status_slot: has_status_slot(fields),
+        own_tag: false,
         lifetime: Lifetime {
             response_time: 5,
             initial_age: 7,

@@ -186,6 +186,7 @@ impl Inner {
             version: frame.version,
             headers: stored_head(&frame.headers, Strip::NOTHING, time),
             status_slot: has_status_slot(&frame.headers),
+            own_tag: frame.own_tag,
             lifetime,
             staleness: frame.staleness,
             groups: frame.groups,
