@@ -386,7 +386,11 @@ impl Pending {
             || status == StatusCode::NOT_MODIFIED
             || reason == Reason::FillTimeout
             || self.personal.is_some();
-        if let (Some(stored), false) = (&self.stored, says_nothing) {
+        let Some(stored) = self.stored.as_ref().filter(|_| !says_nothing) else {
+            return;
+        };
+        // What is fresh is good for its time, whatever one client made the inner service say.
+        if !stored.head.lifetime.is_fresh(self.cache.now()) {
             self.cache.memory().remove(&self.key, stored);
         }
     }

@@ -401,14 +401,15 @@ fn comparable(seen: &Seen, bare: &HeaderMap, is_stored: bool) -> Vec<(HeaderName
     let mut fields: Vec<_> = seen
         .fields
         .iter()
-        .filter(|(name, _)| {
+        .filter(|(name, value)| {
             let name = name.as_str();
+            let tagged = name == "etag" && !bare.contains_key(name) && value.as_bytes()[0] == b'W';
             let stamped = name == "date" && !bare.contains_key("date");
             let dropped =
                 is_stored && (ONCE.contains(&name) || nominated.iter().any(|n| n == name));
             // Of a whole body the length is known, said or not.
             let counted = is_stored && name == "content-length" && !bare.contains_key(name);
-            !OURS.contains(&name) && !stamped && !dropped && !counted
+            !OURS.contains(&name) && !stamped && !dropped && !counted && !tagged
         })
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();

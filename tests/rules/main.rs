@@ -12,3 +12,4 @@ mod settings;
 mod tables;
 mod unsafe_methods;
 mod validation;
+mod weak_tags;
