@@ -75,7 +75,9 @@ mod handler;
 mod nominated;
 mod ranges;
 mod storing;
+mod structured;
 mod syntax;
+mod targeted;
 #[cfg(test)]
 pub(crate) mod testing;
 mod validation;
