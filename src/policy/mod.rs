@@ -71,6 +71,7 @@
 mod directives;
 mod facts;
 mod freshness;
+mod groups;
 mod handler;
 mod nominated;
 mod ranges;
