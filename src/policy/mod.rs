@@ -75,6 +75,7 @@ mod groups;
 mod handler;
 mod nominated;
 mod ranges;
+mod search;
 mod storing;
 mod structured;
 mod syntax;
