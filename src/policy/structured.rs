@@ -198,12 +198,14 @@ mod tests {
         Value::String(text.into())
     }
 
+    type Row<'a, T> = (&'a str, &'a [&'a str], Option<T>);
+
     #[test]
     fn dictionaries_are_read_to_their_end_or_not_at_all() {
         let one = |value| Some([Some(value), None]);
         let inner = |values: &[Value<'static>]| one(Value::InnerList(values.to_vec()));
         #[rustfmt::skip]
-        let rows: &[(&str, &[&str], Option<[Option<Value<'_>>; 2]>)] = &[
+        let rows: &[Row<'_, [Option<Value<'_>>; 2]>] = &[
             ("not there", &[], None),
             ("§4.2 empty", &[""], None),
             ("§4.2 spaces are empty", &["  "], None),
@@ -262,7 +264,7 @@ mod tests {
     #[test]
     fn lists_are_read_to_their_end_or_not_at_all() {
         #[rustfmt::skip]
-        let rows: &[(&str, &[&str], Option<&[Value<'_>]>)] = &[
+        let rows: &[Row<'_, &[Value<'_>]>] = &[
             ("not there", &[], None),
             ("§4.2 empty", &[""], None),
             ("§3.1 members", &["\"x\", y;p, 1"], Some(&[text("x"), Value::Token("y"), Value::Integer(1)])),
