@@ -68,6 +68,7 @@
 //! - All of it: several ranges of an encoded body, `Accept-Ranges: none`, and where there is `If-Match` or
 //!   `If-Unmodified-Since`, too.
 
+mod dates;
 mod directives;
 mod facts;
 mod freshness;
