@@ -72,6 +72,8 @@ mod dates;
 mod directives;
 mod facts;
 mod freshness;
+#[cfg(any(fuzzing, feature = "test-util", test))]
+pub(crate) mod fuzzing;
 mod groups;
 mod handler;
 mod nominated;
