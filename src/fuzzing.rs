@@ -1,4 +1,5 @@
-//! The codec, for the fuzz target in `tests/fuzz` and the bench of its cost. No part of the API.
+//! The codec and the parsers of fields, for the fuzz targets in `tests/fuzz` and the bench of the cost of
+//! the codec. No part of the API.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
@@ -7,6 +8,11 @@ use crate::{
     entry::{Lifetime, Said, Staleness, StoredHead},
     status::FrameFault,
     store::codec::{self, Frame},
+};
+
+pub use crate::policy::fuzzing::{
+    PARSERS, Parser, dates, directives, groups, nominated, ranges, response, search, targeted,
+    validation,
 };
 
 /// The key of the golden frames, with which a fuzzer begins.

@@ -159,7 +159,10 @@ fn shared(
             kept: millis(plan.kept),
         },
         staleness: plan.staleness,
-        groups: policy::cache_groups(&head.headers),
+        groups: policy::cache_groups(&head.headers)
+            .into_iter()
+            .map(Into::into)
+            .collect(),
         said: plan.said,
         shareable: plan.shareable,
         shareable_with_authorization: plan.shareable_with_authorization,

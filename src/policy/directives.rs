@@ -216,7 +216,8 @@ fn each(headers: &HeaderMap, mut apply: impl FnMut(&[u8], Argument<'_>)) -> bool
 /// §5.2: `token [ "=" ( token / quoted-string ) ]`, without whitespace.
 fn directive(member: &[u8]) -> Option<(&[u8], Argument<'_>)> {
     let (name, value) = cut(member, b'=');
-    if !is_token(name) {
+    // Single quotes may stand in a token, but no directive has one: somebody meant quotes.
+    if !is_token(name) || name.contains(&b'\'') {
         return None;
     }
     let argument = match value {
@@ -365,6 +366,10 @@ mod tests {
             ("§5.2.2.5: no-store in quotes is no hiding place", &["\"no-store\""], NO_STORE),
             ("§5.2.2.9: public with an argument does not widen", &["public=yes"], NONE),
             ("RFC 8246: immutable with an argument does not widen", &["immutable=yes"], NONE),
+            ("§5.2: single quotes hide nothing", &["'no-store'"], NO_STORE),
+            ("§5.2: single quotes around several hide nothing", &["'max-age=60, private'"], ResponseDirectives { private: true, ..max_age(0) }),
+            ("§5.2: single quotes allow nothing", &["'public', 'max-age=60'"], max_age(0)),
+            ("§5.2: typographic quotes hide nothing", &["“no-store”"], NO_STORE),
             ("§5.2: semicolons hide nothing", &["private; max-age=60"], ResponseDirectives { private: true, ..max_age(0) }),
             ("§5.2: semicolons allow nothing", &["public; max-age=60"], max_age(0)),
             ("§5.2: a missing comma hides nothing", &["max-age=60 no-store"], ResponseDirectives { no_store: true, ..max_age(0) }),

@@ -11,6 +11,7 @@ use http::{
 };
 
 use super::{
+    dates::http_date,
     directives::ResponseDirectives,
     facts::StoringSettings,
     handler::CachePolicy,
@@ -50,7 +51,8 @@ pub(crate) fn is_silent(directives: &ResponseDirectives, headers: &HeaderMap) ->
         && !directives.no_cache
         && !directives.no_store
         && !directives.private
-        && (directives.targeted || !headers.contains_key(EXPIRES))
+        && !directives.targeted
+        && !headers.contains_key(EXPIRES)
 }
 
 /// The freshness lifetime of a response whose status may be stored when it is explicit.
@@ -94,6 +96,10 @@ pub(crate) fn lifetime(
     if let Some(seconds) = directives.s_maxage.or(directives.max_age) {
         return explicit(Duration::from_secs(seconds));
     }
+    // RFC 9213, 2.2: a targeted field is all that counts.
+    if directives.targeted {
+        return Err(Reason::Stale);
+    }
     explicit(expires_after(headers, now))
 }
 
@@ -112,8 +118,10 @@ fn heuristic(
             200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501
         );
     // Of several dates those that leave the shortest time.
-    let changed = dates(headers, LAST_MODIFIED).max().filter(|_| allowed)?;
-    let date = dates(headers, DATE).min().unwrap_or(now);
+    let changed = dates(headers, LAST_MODIFIED, now)
+        .max()
+        .filter(|_| allowed)?;
+    let date = dates(headers, DATE, now).min().unwrap_or(now);
     let since = date.duration_since(changed).ok()?;
     Some((since / 10).min(DAY)).filter(|lifetime| !lifetime.is_zero())
 }
@@ -163,11 +171,11 @@ fn expires_after(headers: &HeaderMap, now: SystemTime) -> Duration {
         return Duration::ZERO;
     }
     // §5.3: an invalid date, especially "0", is a time in the past.
-    let Some(expires) = http_date(first) else {
+    let Some(expires) = http_date(first, now) else {
         return Duration::ZERO;
     };
     // §4.2.1: of several dates the latest leaves the shortest lifetime.
-    let date = dates(headers, DATE).max().unwrap_or(now);
+    let date = dates(headers, DATE, now).max().unwrap_or(now);
     expires.duration_since(date).unwrap_or_default()
 }
 
@@ -178,7 +186,7 @@ pub(crate) fn corrected_initial_age(
     response_time: SystemTime,
 ) -> Duration {
     // §4.2.3: apparent_age = max(0, response_time - date_value); of several dates the earliest.
-    let apparent_age = dates(headers, DATE)
+    let apparent_age = dates(headers, DATE, response_time)
         .min()
         .and_then(|date| response_time.duration_since(date).ok())
         .unwrap_or_default();
@@ -210,16 +218,15 @@ fn age_value(headers: &HeaderMap) -> Duration {
 }
 
 /// The lines of a field that are dates.
-fn dates(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = SystemTime> {
+fn dates(
+    headers: &HeaderMap,
+    name: HeaderName,
+    now: SystemTime,
+) -> impl Iterator<Item = SystemTime> {
     headers
         .get_all(name)
         .into_iter()
-        .filter_map(|line| http_date(line.as_bytes()))
-}
-
-/// RFC 9110, section 5.6.7: all three forms.
-fn http_date(bytes: &[u8]) -> Option<SystemTime> {
-    httpdate::parse_http_date(std::str::from_utf8(bytes).ok()?).ok()
+        .filter_map(move |line| http_date(line.as_bytes(), now))
 }
 
 #[cfg(test)]

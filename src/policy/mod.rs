@@ -75,16 +75,21 @@
 //! - So it does with the URIs in `Location` and `Content-Location` that have the same origin; schemes are
 //!   compared where both are known, several values of one field say nothing (§4.4; RFC 3986, 5).
 
+mod dates;
 mod directives;
 mod facts;
 mod freshness;
+#[cfg(any(fuzzing, feature = "test-util", test))]
+pub(crate) mod fuzzing;
 mod groups;
 mod handler;
 mod invalidation;
 mod nominated;
 mod ranges;
 mod reuse;
+mod search;
 mod storing;
+mod structured;
 mod syntax;
 mod targeted;
 #[cfg(test)]

@@ -9,7 +9,7 @@ use http::{
 use smallvec::SmallVec;
 
 use super::{
-    syntax::members,
+    syntax::{members, trim},
     validation::{EntityTag, date, is_for_origin, only_line},
 };
 
@@ -33,8 +33,7 @@ pub(crate) fn select(request: &HeaderMap, stored: &HeaderMap, length: usize) -> 
     let Some(range) = only_line(request, &RANGE) else {
         return Selected::Whole;
     };
-    let refuses = |value: &http::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"none");
-    if stored.get(ACCEPT_RANGES).is_some_and(refuses)
+    if refuses_ranges(stored)
         || !is_still_that(request, stored)
         // It may be about another version, and whole it is seen to be.
         || is_for_origin(request)
@@ -46,6 +45,14 @@ pub(crate) fn select(request: &HeaderMap, stored: &HeaderMap, length: usize) -> 
         Some(Selected::Parts(parts)) if parts.len() > 1 && is_encoded(stored) => Selected::Whole,
         selected => selected.unwrap_or(Selected::Whole),
     }
+}
+
+/// RFC 9110, 14.3: `none`, be it one of several.
+fn refuses_ranges(stored: &HeaderMap) -> bool {
+    let lines = stored.get_all(ACCEPT_RANGES).iter();
+    lines
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .any(|unit| trim(unit).eq_ignore_ascii_case(b"none"))
 }
 
 fn is_encoded(stored: &HeaderMap) -> bool {
@@ -61,13 +68,13 @@ fn is_still_that(request: &HeaderMap, stored: &HeaderMap) -> bool {
         return false;
     };
     if let Some(tag) = EntityTag::read(condition.as_bytes()) {
-        let stored = stored.get(ETAG).map(|value| value.as_bytes());
+        let stored = only_line(stored, &ETAG).map(|value| value.as_bytes());
         return stored
             .and_then(EntityTag::read)
             .is_some_and(|stored| stored.is_strongly(tag));
     }
-    let known = |name| stored.get(name).and_then(date);
-    match (date(condition), known(LAST_MODIFIED), known(DATE)) {
+    let known = |name| only_line(stored, name).and_then(date);
+    match (date(condition), known(&LAST_MODIFIED), known(&DATE)) {
         // RFC 9110, 8.8.2.2: strong only if it cannot have changed again within that second.
         (Some(asked), Some(changed), Some(made)) => {
             asked == changed && changed + Duration::from_secs(1) <= made
@@ -165,7 +172,7 @@ fn merge(wanted: &mut SmallVec<[Range<usize>; 1]>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::testing::headers;
+    use crate::policy::testing::{Random, headers};
 
     const STORED: &[(&str, &str)] = &[
         ("etag", "\"v1\""),
@@ -235,8 +242,16 @@ mod tests {
         let just_made = &[STORED[0], STORED[1], ("date", STORED[1].1)];
         let weak = &[("etag", "W/\"v1\""), STORED[1], STORED[2]];
         let refuses = &[STORED[0], ("accept-ranges", "None")];
+        let refuses_too = &[
+            STORED[0],
+            ("accept-ranges", "bytes"),
+            ("accept-ranges", "x, none "),
+        ];
+        let two_tags = &[STORED[0], ("etag", "\"v2\"")];
+        let two_dates = &[STORED[1], STORED[1], STORED[2]];
+        let backslash = &[("etag", "\"v\\\"")];
         type Fields<'a> = &'a [(&'a str, &'a str)];
-        let rows: [(&str, Option<&str>, Fields<'_>, bool); 12] = [
+        let rows: [(&str, Option<&str>, Fields<'_>, bool); 16] = [
             ("no condition", None, STORED, true),
             ("the same tag", Some("\"v1\""), STORED, true),
             ("another tag", Some("\"v2\""), STORED, false),
@@ -259,6 +274,15 @@ mod tests {
             ("neither tag nor date", Some("v1"), STORED, false),
             ("a list of tags", Some("\"v1\", \"v2\""), STORED, false),
             ("Accept-Ranges: none", None, refuses, false),
+            ("Accept-Ranges: none (14.3)", None, refuses_too, false),
+            ("several tags stored", Some("\"v1\""), two_tags, false),
+            ("several dates stored", Some(STORED[1].1), two_dates, false),
+            (
+                "a tag with a backslash (8.8.3)",
+                Some("\"v\\\""),
+                backslash,
+                true,
+            ),
         ];
         for (name, condition, stored, is_part) in rows {
             let mut request = headers(&[("range", "bytes=0-3")]);
@@ -283,5 +307,91 @@ mod tests {
         }
         let twice = headers(&[("range", "bytes=0-3"), ("range", "bytes=0-3")]);
         assert_eq!(select(&twice, &headers(STORED), 10), Selected::Whole);
+    }
+
+    /// One range, and which of ten bytes it asks for (RFC 9110, 14.1.2); `None` if it is no range.
+    fn random_range(random: &mut Random) -> (String, Option<Vec<usize>>) {
+        let (first, last) = (random.below(14), random.below(14));
+        let bytes = |wanted: Range<usize>| Some(wanted.filter(|at| *at < 10).collect());
+        match random.below(6) {
+            0 => (format!("-{last}"), bytes(10_usize.saturating_sub(last)..10)),
+            1 => (format!("{first}-"), bytes(first..10)),
+            _ if last < first => (format!("{first}-{last}"), None),
+            2 => (format!("00{first}-0{last}"), bytes(first..last + 1)),
+            _ => (format!("{first}-{last}"), bytes(first..last + 1)),
+        }
+    }
+
+    #[test]
+    fn ranges_select_the_bytes_that_each_of_them_asks_for_and_no_others() {
+        let mut random = Random::new(32);
+        let mut selected = [0; 3];
+        for _ in 0..20_000 {
+            let ranges: Vec<_> = (0..=random.below(5))
+                .map(|_| random_range(&mut random))
+                .collect();
+            let texts: Vec<_> = ranges.iter().map(|(text, _)| text.as_str()).collect();
+            let value = format!("bytes={}", texts.join(random.pick(&[",", " , ", ",,"])));
+            let wanted: Option<Vec<_>> = ranges.into_iter().map(|(_, wanted)| wanted).collect();
+            let found = select(&headers(&[("range", &value)]), &headers(STORED), 10);
+            let Some(wanted) = wanted else {
+                selected[0] += 1;
+                assert_eq!(found, Selected::Whole, "{value}");
+                continue;
+            };
+            let mut wanted = wanted.concat();
+            wanted.sort_unstable();
+            wanted.dedup();
+            match found {
+                Selected::Parts(parts) => {
+                    selected[1] += 1;
+                    let mut bytes: Vec<_> = parts.iter().cloned().flatten().collect();
+                    bytes.sort_unstable();
+                    assert_eq!(bytes, wanted, "{value}");
+                    for (at, part) in parts.iter().enumerate() {
+                        let touches = |other: &Range<usize>| {
+                            other.start <= part.end && part.start <= other.end
+                        };
+                        assert!(!parts[at + 1..].iter().any(touches), "{value}: {parts:?}");
+                    }
+                }
+                Selected::Unsatisfiable => {
+                    selected[2] += 1;
+                    assert!(wanted.is_empty(), "{value}");
+                }
+                Selected::Whole => panic!("{value} is a range"),
+            }
+        }
+        assert!(selected.iter().all(|times| *times > 200), "{selected:?}");
+    }
+
+    #[test]
+    fn any_range_is_read_without_a_panic_and_within_the_body() {
+        let mut random = Random::new(33);
+        let mut parts_found = 0;
+        for _ in 0..20_000 {
+            let mut value = b"bytes=".to_vec();
+            for _ in 0..=random.below(2) {
+                value.extend_from_slice(random_range(&mut random).0.as_bytes());
+                value.push(b',');
+            }
+            let noise = random.field_bytes(6);
+            let at = random.below(value.len() + 1);
+            value.splice(at..at + random.below(value.len() - at + 1), noise);
+            let mut request = HeaderMap::new();
+            let value = http::HeaderValue::from_bytes(&value).expect("a value");
+            request.append(RANGE, value);
+            if random.below(3) == 0 {
+                request.append(IF_RANGE, random.field_value(8));
+            }
+            let length = random.below(12);
+            if let Selected::Parts(parts) = select(&request, &headers(STORED), length) {
+                parts_found += 1;
+                assert!(!parts.is_empty() && parts.len() <= MOST, "{request:?}");
+                let is_within = |part: &Range<usize>| part.start < part.end && part.end <= length;
+                assert!(parts.iter().all(is_within), "{request:?}: {parts:?}");
+            }
+        }
+        assert!(parts_found > 200, "{parts_found}");
     }
 }

@@ -9,7 +9,7 @@ use http::{
     },
 };
 
-use super::{storing::declared_length, syntax::members};
+use super::storing::declared_length;
 
 /// Whether the conditions of a request come to 304 for a stored response.
 ///
@@ -17,15 +17,19 @@ use super::{storing::declared_length, syntax::members};
 pub(crate) fn is_not_modified(request: &HeaderMap, stored: &HeaderMap) -> bool {
     if request.contains_key(IF_NONE_MATCH) {
         // RFC 9110, 13.1.3: If-Modified-Since counts only without If-None-Match.
-        return has_match(request, stored.get(ETAG));
+        return has_match(request, only_line(stored, &ETAG));
     }
     let Some(since) = only_line(request, &IF_MODIFIED_SINCE).and_then(date) else {
         // RFC 9110, 13.1.3: what is no date is ignored.
         return false;
     };
-    // §4.3.2: Last-Modified, else Date, which every stored response has.
-    let changed = stored.get(LAST_MODIFIED).or_else(|| stored.get(DATE));
-    changed
+    // §4.3.2: Last-Modified, else Date, which every stored response has. Of several lines none is
+    // believed.
+    let name = match stored.contains_key(LAST_MODIFIED) {
+        true => LAST_MODIFIED,
+        false => DATE,
+    };
+    only_line(stored, &name)
         .and_then(date)
         .is_some_and(|changed| changed <= since)
 }
@@ -134,19 +138,30 @@ pub(crate) fn take_conditions(request: &mut HeaderMap) -> HeaderMap {
 }
 
 /// RFC 9110, 13.1.2: the weak comparison, over all lines. A list that cannot be read to its end
-/// matches with what could be read.
+/// matches with what could be read; a `*` only where it is all.
 fn has_match(request: &HeaderMap, stored: Option<&HeaderValue>) -> bool {
-    let lines = || request.get_all(IF_NONE_MATCH).iter();
-    if lines().any(|line| line.as_bytes().trim_ascii() == b"*") {
+    let is_star = |line: &HeaderValue| line.as_bytes().trim_ascii() == b"*";
+    if only_line(request, &IF_NONE_MATCH).is_some_and(is_star) {
         return true;
     }
     let Some(stored) = stored.and_then(|value| EntityTag::read(value.as_bytes())) else {
         return false;
     };
-    lines()
-        .flat_map(|line| members(line.as_bytes()).flatten())
-        .filter_map(EntityTag::read)
+    let lines = request.get_all(IF_NONE_MATCH).iter();
+    lines
+        .flat_map(|line| entity_tags(line.as_bytes()))
         .any(|tag| tag.opaque == stored.opaque)
+}
+
+/// The members of a list that are entity tags. They look like quoted strings, but a backslash in one
+/// is a character as any other (RFC 9110, 8.8.3).
+fn entity_tags(line: &[u8]) -> impl Iterator<Item = EntityTag<'_>> {
+    let mut is_open = false;
+    let members = line.split(move |byte| {
+        is_open ^= *byte == b'"';
+        *byte == b',' && !is_open
+    });
+    members.filter_map(EntityTag::read)
 }
 
 /// An entity tag (RFC 9110, 8.8.3).
@@ -192,7 +207,7 @@ pub(super) fn date(value: &HeaderValue) -> Option<std::time::SystemTime> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::testing::headers;
+    use crate::policy::testing::{Random, headers};
 
     const STORED: &[(&str, &str)] = &[
         ("etag", "\"v1\""),
@@ -201,6 +216,15 @@ mod tests {
     ];
     const WEAK: &[(&str, &str)] = &[("etag", "W/\"v1\""), STORED[1], STORED[2]];
     const DATED: &[(&str, &str)] = &[STORED[2]];
+    const BACKSLASH: &[(&str, &str)] = &[("etag", "\"v\\\""), STORED[1], STORED[2]];
+    const TWICE: &[(&str, &str)] = &[
+        STORED[0],
+        ("etag", "\"v2\""),
+        STORED[1],
+        STORED[1],
+        STORED[2],
+    ];
+    const DATED_TWICE: &[(&str, &str)] = &[STORED[2], STORED[2]];
 
     #[test]
     fn conditions_of_clients_come_to_304_or_not() {
@@ -260,6 +284,60 @@ mod tests {
                 "a quoted star",
                 &[("if-none-match", "\"*\"")],
                 STORED,
+                false,
+            ),
+            (
+                "a star among others is no star (13.1.2)",
+                &[("if-none-match", "*"), ("if-none-match", "\"v2\"")],
+                STORED,
+                false,
+            ),
+            (
+                "a star in a list is no star (13.1.2)",
+                &[("if-none-match", "\"v2\", *")],
+                STORED,
+                false,
+            ),
+            (
+                "a tag that ends in a backslash (8.8.3)",
+                &[("if-none-match", "\"v\\\"")],
+                BACKSLASH,
+                true,
+            ),
+            (
+                "one before another (8.8.3)",
+                &[("if-none-match", "\"v\\\", \"v1\"")],
+                STORED,
+                true,
+            ),
+            (
+                "one behind another (8.8.3)",
+                &[("if-none-match", "\"v1\" , W/\"v\\\"")],
+                BACKSLASH,
+                true,
+            ),
+            (
+                "without its backslash (8.8.3)",
+                &[("if-none-match", "\"v\"")],
+                BACKSLASH,
+                false,
+            ),
+            (
+                "several tags stored",
+                &[("if-none-match", "\"v1\"")],
+                TWICE,
+                false,
+            ),
+            (
+                "several dates stored",
+                &[("if-modified-since", LATER)],
+                TWICE,
+                false,
+            ),
+            (
+                "several Dates stored",
+                &[("if-modified-since", "Fri, 23 Oct 2015 07:28:00 GMT")],
+                DATED_TWICE,
                 false,
             ),
             ("no quotes", &[("if-none-match", "v1")], STORED, false),
@@ -364,5 +442,80 @@ mod tests {
             let is_known = *expected && *name != "from Date on (4.3.2)";
             assert_eq!(has_not_changed(&request, &stored), is_known, "{name}");
         }
+    }
+
+    /// Bytes of an entity tag (RFC 9110, 8.8.3), the troublesome ones often.
+    fn random_tag(random: &mut Random) -> Vec<u8> {
+        let mut tag = vec![b'"'];
+        for _ in 0..random.below(4) {
+            tag.push(b"\\,*!#W/ab\xE9"[random.below(10)]);
+        }
+        tag.push(b'"');
+        tag
+    }
+
+    #[test]
+    fn a_tag_is_found_wherever_it_stands_and_only_where_it_does() {
+        let mut random = Random::new(30);
+        let mut found = 0;
+        for _ in 0..20_000 {
+            let stored = random_tag(&mut random);
+            let tags: Vec<_> = (0..=random.below(4))
+                .map(|_| random_tag(&mut random))
+                .collect();
+            let mut request = HeaderMap::new();
+            let mut line = Vec::new();
+            for tag in &tags {
+                line.extend_from_slice(random.pick(&["", "W/"]).as_bytes());
+                line.extend_from_slice(tag);
+                if random.below(4) == 0 {
+                    let value = HeaderValue::from_bytes(&line).expect("a value");
+                    request.append(IF_NONE_MATCH, value);
+                    line.clear();
+                } else {
+                    line.extend_from_slice(random.pick(&[",", ", ", "\t ,,"]).as_bytes());
+                }
+            }
+            let value = HeaderValue::from_bytes(&line).expect("a value");
+            request.append(IF_NONE_MATCH, value);
+            let mut made = HeaderMap::new();
+            made.insert(ETAG, HeaderValue::from_bytes(&stored).expect("a value"));
+            let is_there = tags.contains(&stored);
+            found += u32::from(is_there);
+            assert_eq!(is_not_modified(&request, &made), is_there, "{request:?}");
+        }
+        assert!(found > 1_000, "{found}");
+    }
+
+    #[test]
+    fn any_conditions_are_read_without_a_panic_and_304_needs_what_was_stored() {
+        let mut random = Random::new(31);
+        let mut unmodified = 0;
+        for _ in 0..20_000 {
+            let mut request = HeaderMap::new();
+            for name in [IF_NONE_MATCH, IF_MODIFIED_SINCE] {
+                for _ in 0..random.below(3) {
+                    let mut value = random.field_bytes(8);
+                    let known = random.pick(&["\"v1\"", "Wed, 21 Oct 2015 07:28:00 GMT", "*"]);
+                    if random.below(2) == 0 {
+                        let at = random.below(value.len() + 1);
+                        value.splice(at..at, known.bytes());
+                    }
+                    request.append(&name, HeaderValue::from_bytes(&value).expect("a value"));
+                }
+            }
+            if !is_not_modified(&request, &headers(STORED)) {
+                continue;
+            }
+            unmodified += 1;
+            let lines = |name| request.get_all(name).iter().map(HeaderValue::as_bytes);
+            let has = |part: &[u8]| lines(IF_NONE_MATCH).any(|l| l.windows(4).any(|w| w == part));
+            let is_star = lines(IF_NONE_MATCH).count() == 1
+                && lines(IF_NONE_MATCH).all(|line| line.trim_ascii() == b"*");
+            let is_date =
+                lines(IF_NONE_MATCH).next().is_none() && lines(IF_MODIFIED_SINCE).count() == 1;
+            assert!(has(b"\"v1\"") || is_star || is_date, "{request:?}");
+        }
+        assert!(unmodified > 500, "{unmodified}");
     }
 }

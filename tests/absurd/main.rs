@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod fields;
 mod input;
 mod settings;
 mod transparency;

@@ -1,0 +1,4 @@
+//! Dates in their three forms.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| tower_response_cache::fuzzing::dates(data));

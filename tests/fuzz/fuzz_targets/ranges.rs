@@ -1,0 +1,4 @@
+//! `Range` and `If-Range`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| tower_response_cache::fuzzing::ranges(data));

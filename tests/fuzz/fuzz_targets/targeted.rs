@@ -1,0 +1,4 @@
+//! Targeted fields.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| tower_response_cache::fuzzing::targeted(data));
