@@ -22,12 +22,12 @@
 //! same store.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
+use http::{HeaderMap, HeaderName, StatusCode, Version};
 use twox_hash::XxHash3_64;
 
 use crate::{
     entry::{Lifetime, Millis, StoredHead},
-    headers::{SLOTS, is_slot},
+    headers::{Field, Fields, SLOTS, Strip, is_slot, stored_fields},
     policy::declared_length,
     status::FrameFault,
 };
@@ -75,8 +75,9 @@ pub(crate) enum Frame {
 pub(crate) struct ResponseFrame {
     pub(crate) status: StatusCode,
     pub(crate) version: Version,
-    /// Slices of what was read, as the body is.
+    /// With the slots of `headers.rs` in front, and bytes of their own.
     pub(crate) headers: HeaderMap,
+    pub(crate) status_slot: bool,
     /// Since 1970.
     pub(crate) response_time: Millis,
     pub(crate) initial_age: Millis,
@@ -378,16 +379,16 @@ impl<'i> Input<'i> {
         })
     }
 
-    /// The values are slices of the frame.
-    fn fields(&mut self, frame: &Bytes) -> Read<HeaderMap> {
+    fn fields(&mut self) -> Read<Fields<'i>> {
         let count = self.count(MAX_FIELDS, 2 + 1 + 4)?;
-        let mut fields = HeaderMap::with_capacity(count.into());
-        for _ in 0..count {
-            let name = self.name()?;
-            let value = HeaderValue::from_maybe_shared(frame.slice_ref(self.long()?));
-            fields.append(name, value.map_err(|_| FrameFault::Malformed)?);
-        }
-        Ok(fields)
+        let field = |_| {
+            Ok(Field {
+                name: self.name()?,
+                value: self.long()?,
+                original: None,
+            })
+        };
+        (0..count).map(field).collect()
     }
 
     fn response(&mut self, frame: &Bytes, end: usize, head: u64) -> Read<ResponseFrame> {
@@ -407,8 +408,10 @@ impl<'i> Input<'i> {
         for _ in 0..self.count(MAX_TAGS, 2)? {
             sense(self.short()?.len() <= MAX_TAG)?;
         }
-        let headers = self.fields(frame)?;
+        let fields = self.fields()?;
         sense(self.0.is_empty())?;
+        let stored = stored_fields(fields, Strip { fields: &[] });
+        let (headers, status_slot) = stored.map_err(|_| FrameFault::Malformed)?;
         // Whoever sends a length that is not that of the body lets it end in the middle of the next
         // answer of the connection.
         let declared = declared_length(&headers).map_err(|_| FrameFault::Malformed)?;
@@ -417,6 +420,7 @@ impl<'i> Input<'i> {
             status,
             version,
             headers,
+            status_slot,
             response_time,
             initial_age,
             freshness,
