@@ -289,9 +289,9 @@ impl<S> ResponseCache<S> {
         } else {
             Otherwise::Fill
         };
-        let may_wait = pending.may_fetch() || pending.may_join(head.headers);
+        let may_wait = || pending.may_fetch() || pending.may_join(head.headers);
         match (pending.otherwise, lookup.personal) {
-            (Otherwise::Unsatisfied, _) if !may_wait => return Step::Unsatisfied,
+            (Otherwise::Unsatisfied, _) if !may_wait() => return Step::Unsatisfied,
             (Otherwise::Pass(Reason::Range | Reason::Conditional), Some(reason))
                 if pending.local.is_none() =>
             {
@@ -300,7 +300,7 @@ impl<S> ResponseCache<S> {
             (Otherwise::Pass(Reason::Head), _) if pending.alone.is_some() => {
                 return Step::Bypass(pending.alone.unwrap_or(Reason::Head));
             }
-            (Otherwise::Pass(reason), _) if !may_wait => return passed(reason),
+            (Otherwise::Pass(reason), _) if !may_wait() => return passed(reason),
             _ => {}
         }
         Step::Work(Box::new(pending))
