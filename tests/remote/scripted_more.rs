@@ -46,6 +46,19 @@ async fn stored() -> (FakeStore, ManualClock, Origin, Cache, App) {
 // ---- memory that never answers on its own ----
 
 #[tokio::test]
+async fn what_memory_has_no_room_for_is_answered_from_the_store() {
+    let (store, clock, origin, ..) = stored().await;
+    let cache = builder(&store, &clock).memory(2048).build().unwrap();
+    let app = origin.behind(&ResponseCacheLayer::new(&cache));
+    let reads = store.reads();
+    for (turn, method) in (1..).zip(["GET", "HEAD", "GET"]) {
+        assert!(send(&app, request(method, "/a", &[])).await.is_hit());
+        assert_eq!(store.reads(), reads + turn, "memory has nothing");
+    }
+    assert_eq!(origin.calls(), 1);
+}
+
+#[tokio::test]
 async fn without_a_life_in_memory_every_request_is_answered_from_the_store() {
     let (store, clock, origin, ..) = stored().await;
     let cache = builder(&store, &clock)
