@@ -395,9 +395,14 @@ impl Layered {
         .await
     }
 
-    /// Of each hit from Redis. `None` when not each was one, or the inner service was called: Redis, or we,
-    /// stood still for so long that a time limit was met. Most rounds must count.
+    /// Of each hit from Redis. `None` when not each was one, or the inner service was called: Redis,
+    /// or we, stood still for so long that a time limit was met. Most rounds must count.
     async fn round(&self, tasks: usize) -> Option<f64> {
+        // After such a pause Redis is left alone for a moment.
+        while self.cache.health().reads() != BreakerState::Closed {
+            self.clock.advance(DUE);
+            self.ask_for_all(1).await;
+        }
         match self.state {
             State::Known | State::New => self.clock.advance(DUE),
             // Those that memory prefers. No time passes: what it has of the others it answers
@@ -405,11 +410,6 @@ impl Layered {
             State::Evicted => {
                 self.ask_for(OTHERS, 1).await;
             }
-        }
-        // After such a pause Redis is left alone for a moment.
-        while self.cache.health().reads() != BreakerState::Closed {
-            self.ask_for_all(1).await;
-            self.clock.advance(DUE);
         }
         let (before, calls) = (self.cache.stats(), self.calls());
         let time = self.ask_for_all(tasks).await;
