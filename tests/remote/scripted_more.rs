@@ -47,8 +47,18 @@ async fn stored() -> (FakeStore, ManualClock, Origin, Cache, App) {
 
 #[tokio::test]
 async fn what_memory_has_no_room_for_is_answered_from_the_store() {
-    let (store, clock, origin, ..) = stored().await;
-    let cache = builder(&store, &clock).memory(2048).build().unwrap();
+    let (store, clock) = (FakeStore::default(), running());
+    let origin = Origin::new(|_, _| async {
+        Response::builder()
+            .header("cache-control", "max-age=60")
+            .body(Body::from(vec![b'x'; 80 << 10]))
+            .unwrap()
+    });
+    let (_large, app) = store.node(&clock, &origin);
+    assert_eq!(get(&app, "/a").await.x_cache(), "MISS");
+    settle().await;
+    assert_eq!(store.writes(), 1);
+    let cache = builder(&store, &clock).memory(64 << 10).build().unwrap();
     let app = origin.behind(&ResponseCacheLayer::new(&cache));
     let reads = store.reads();
     for (turn, method) in (1..).zip(["GET", "HEAD", "GET"]) {
