@@ -134,6 +134,8 @@ pub(crate) struct Entry {
     pub(crate) origin: Origin,
     /// The frame that it was read from, if it was.
     pub(crate) frame: Option<Mark>,
+    /// What the fields have allocated; an entry is weighed more than once.
+    fields: usize,
     /// The generation of the log at which the entry was found usable.
     checked: AtomicU64,
     /// Until when memory answers with it on its own, where a remote store has it, too; one more
@@ -146,6 +148,7 @@ pub(crate) struct Entry {
 impl Entry {
     pub(crate) fn new(head: Arc<StoredHead>, body: Bytes, origin: Origin) -> Self {
         Self {
+            fields: heap_size(&head.headers),
             head,
             body,
             origin,
@@ -210,7 +213,7 @@ impl Entry {
 
     /// The bytes that this entry occupies, with the key it is stored under.
     pub(crate) fn weight(&self, key: usize) -> u64 {
-        (OVERHEAD + key + self.body.len() + heap_size(&self.head.headers)) as u64
+        (OVERHEAD + key + self.body.len() + self.fields) as u64
     }
 }
 

@@ -6,10 +6,10 @@
 
 use std::time::SystemTime;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{AGE, CONNECTION, DATE, ETAG, Entry, SET_COOKIE},
+    header::{AGE, CONNECTION, DATE, ETAG, Entry, InvalidHeaderValue, SET_COOKIE},
 };
 use smallvec::SmallVec;
 use twox_hash::XxHash3_64;
@@ -125,47 +125,80 @@ pub(crate) fn is_slot(name: &HeaderName, status_slot: bool) -> bool {
     *name == AGE || *name == X_CACHE || (status_slot && *name == CACHE_STATUS)
 }
 
+/// A field of a response, with a name that shares no buffer with a connection. The value may: it is
+/// copied when it is stored.
+pub(crate) struct Field<'v> {
+    pub(crate) name: HeaderName,
+    pub(crate) value: &'v [u8],
+    /// What has been a value before.
+    pub(crate) original: Option<&'v HeaderValue>,
+}
+
+/// As many as nearly every response has at the most.
+pub(crate) type Fields<'v> = SmallVec<[Field<'v>; 24]>;
+
 /// The fields to store of a response, behind the slots for our own.
-///
-/// The values are copied, so that they do not keep a connection's read buffer alive.
 pub(crate) fn stored_head(response: &HeaderMap, strip: Strip<'_>, now: SystemTime) -> HeaderMap {
-    let connection_listed: Vec<String> = response
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(|line| line.as_bytes().split(|b| *b == b','))
-        .map(|name| String::from_utf8_lossy(name.trim_ascii()).to_ascii_lowercase())
-        .collect();
-    let is_left_out = |name: &HeaderName| {
-        is_of_the_connection(name)
+    let fields = response.iter().map(|(name, value)| Field {
+        name: own_name(name),
+        value: value.as_bytes(),
+        original: Some(value),
+    });
+    let stored = stored_fields(fields.collect(), strip);
+    let (mut head, _) = stored.expect("all of them have been values before");
+    add_date(&mut head, now);
+    head
+}
+
+/// The same for fields that were stored before, by any release, and nobody has looked at. Whether
+/// there is a slot for `Cache-Status` is said as well; the `Date` is left to the caller.
+pub(crate) fn stored_fields(
+    mut fields: Fields<'_>,
+    strip: Strip<'_>,
+) -> Result<(HeaderMap, bool), InvalidHeaderValue> {
+    let listed = listed_by_connection(&fields);
+    // The lines of caches behind us come first (RFC 9211, section 2); ours is appended to them on
+    // each hit.
+    let status_slot = fields.iter().all(|field| field.name != CACHE_STATUS);
+    fields.retain(|field| {
+        let name = &field.name;
+        let is_left_out = is_of_the_connection(name)
             || (strip.of_one_exchange && is_of_one_exchange(name))
             || (strip.set_cookie && *name == SET_COOKIE)
             || strip.fields.contains(name)
-            || connection_listed
-                .iter()
-                .any(|listed| listed == name.as_str())
-    };
-    let kept: SmallVec<[_; 24]> = response
-        .iter()
-        .filter(|(name, _)| !is_left_out(name))
-        .collect();
-    let size = kept.iter().map(|(_, value)| value.len()).sum();
-    let mut head = HeaderMap::with_capacity(kept.len() + 5);
-    head.insert(AGE, HeaderValue::from_static("0"));
-    head.insert(CACHE_STATUS, HeaderValue::from_static(NAME));
-    head.insert(X_CACHE, word(&HIT));
-    if response.contains_key(&CACHE_STATUS) {
-        // The lines of caches behind us come first (RFC 9211, section 2); ours is appended to them
-        // on each hit.
-        head.remove(&CACHE_STATUS);
+            || listed.iter().any(|listed| listed == name.as_str());
+        !is_left_out
+    });
+    let mut head = HeaderMap::with_capacity(fields.len() + 5);
+    head.append(AGE, HeaderValue::from_static("0"));
+    if status_slot {
+        head.append(CACHE_STATUS, HeaderValue::from_static(NAME));
     }
+    head.append(X_CACHE, word(&HIT));
+    let size = fields.iter().map(|field| field.value.len()).sum();
     let mut values = BytesMut::with_capacity(size);
-    for (name, value) in kept {
-        head.append(own_name(name), own_value(name, value, &mut values));
+    for field in fields {
+        let value = own_value(&field, &mut values)?;
+        head.append(field.name, value);
     }
-    if !response.contains_key(DATE) {
+    Ok((head, status_slot))
+}
+
+/// The names of fields that belong to one connection by its own word.
+fn listed_by_connection(fields: &[Field<'_>]) -> Vec<String> {
+    fields
+        .iter()
+        .filter(|field| field.name == CONNECTION)
+        .flat_map(|field| field.value.split(|byte| *byte == b','))
+        .map(|name| String::from_utf8_lossy(name.trim_ascii()).to_ascii_lowercase())
+        .collect()
+}
+
+/// A response without a date is as old as its arrival here.
+pub(crate) fn add_date(head: &mut HeaderMap, now: SystemTime) {
+    if !head.contains_key(DATE) {
         head.insert(DATE, date_value(now));
     }
-    head
 }
 
 /// Whether the second slot of a stored head is `Cache-Status`.
@@ -180,15 +213,18 @@ fn own_name(name: &HeaderName) -> HeaderName {
 
 /// A value with bytes of its own: static where it is one of those that every response repeats,
 /// else a piece of the one buffer of this head.
-fn own_value(name: &HeaderName, value: &HeaderValue, values: &mut BytesMut) -> HeaderValue {
-    if let Some(interned) = interned(name, value) {
-        return interned;
+fn own_value(field: &Field<'_>, values: &mut BytesMut) -> Result<HeaderValue, InvalidHeaderValue> {
+    let is_sensitive = field.original.is_some_and(HeaderValue::is_sensitive);
+    if !is_sensitive {
+        if let Some(interned) = interned(&field.name, field.value) {
+            return Ok(interned);
+        }
     }
-    values.extend_from_slice(value.as_bytes());
-    let bytes: Bytes = values.split().freeze();
-    let mut own = HeaderValue::from_maybe_shared(bytes).unwrap_or_else(|_| value.clone());
-    own.set_sensitive(value.is_sensitive());
-    own
+    values.extend_from_slice(field.value);
+    let own = HeaderValue::from_maybe_shared(values.split().freeze());
+    let mut own = own.or_else(|error| field.original.cloned().ok_or(error))?;
+    own.set_sensitive(is_sensitive);
+    Ok(own)
 }
 
 /// Puts this hit's values into a clone of a stored head.

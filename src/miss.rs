@@ -147,8 +147,11 @@ where
             match self.pending.join_look_up(self.request.headers()) {
                 Joined::Lead(guard) => {
                     let origin = guard.flight().origin();
-                    self.pending.fetch(self.request.headers(), origin).await;
+                    let hit = self.pending.fetch(self.request.headers(), origin).await;
                     guard.end(Ending::Look, Vec::new());
+                    if let Some(hit) = hit {
+                        return Ok(self.hit(hit));
+                    }
                 }
                 Joined::Follow(ticket) | Joined::Behind(ticket) => {
                     let end = poll_fn(|cx| ticket.poll_end(cx));

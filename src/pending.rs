@@ -189,8 +189,8 @@ impl Pending {
     }
 
     fn with_terms<T>(&self, ask: impl FnOnce(&Terms<'_>) -> T) -> T {
-        let now = Instant::now().into_std();
         let is_current = |origin: &Origin, started: std::time::Instant| {
+            let now = Instant::now().into_std();
             now.saturating_duration_since(started) < self.fill_timeout
                 && self.cache.log().is_usable(origin.sequence, origin.target)
         };
@@ -324,8 +324,14 @@ impl Pending {
             (Looked::Found(entry, rule), _) => {
                 entry.set_asked(number);
                 let entry = Arc::new(entry);
-                // Where it cannot be taken, something newer is there, or there is no room.
-                let _ = self.cache.promote(&self.key, &rule, request, entry);
+                let memory = self.cache.promote(&self.key, &rule, request, entry.clone());
+                // Where something newer is there, that is the answer. Else this is, whether or not
+                // there was room for it, and however soon it was taken for others.
+                if memory != Err(Reason::Superseded) {
+                    if let Some(hit) = self.hit(entry) {
+                        return Some(hit);
+                    }
+                }
             }
             (Looked::Same, Some(local)) => {
                 local.set_asked(number);

@@ -357,9 +357,9 @@ impl<S> ResponseCache<S> {
         } else {
             Otherwise::Fill
         };
-        let may_wait = pending.may_fetch() || pending.may_join(head.headers);
+        let may_wait = || pending.may_fetch() || pending.may_join(head.headers);
         match (pending.otherwise, lookup.personal) {
-            (Otherwise::Unsatisfied, _) if !may_wait => return Step::Unsatisfied,
+            (Otherwise::Unsatisfied, _) if !may_wait() => return Step::Unsatisfied,
             (Otherwise::Pass(Reason::Range | Reason::Conditional), Some(reason))
                 if pending.local.is_none() =>
             {
@@ -370,7 +370,7 @@ impl<S> ResponseCache<S> {
             }
             // A HEAD says whether what is stored still holds (§4.3.5).
             (Otherwise::Pass(Reason::Head), _) if pending.stored.is_some() => {}
-            (Otherwise::Pass(reason), _) if !may_wait => return passed(reason),
+            (Otherwise::Pass(reason), _) if !may_wait() => return passed(reason),
             _ => {}
         }
         Step::Work(Box::new(pending))

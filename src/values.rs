@@ -1,7 +1,7 @@
 //! Field values that are written once and cloned ever after, without a reference count.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     sync::{OnceLock, PoisonError, RwLock},
     time::SystemTime,
 };
@@ -19,12 +19,15 @@ pub(crate) fn date_value(now: SystemTime) -> HeaderValue {
 
 /// Values that are the same on thousands of responses live once, for ever: cloning them on a hit
 /// touches no reference count. The table is bounded, and only fields with few values take part.
-pub(crate) fn interned(name: &HeaderName, value: &HeaderValue) -> Option<HeaderValue> {
+///
+/// No sensitive ones: what is kept here is not.
+pub(crate) fn interned(name: &HeaderName, value: &[u8]) -> Option<HeaderValue> {
     static TABLE: OnceLock<Table> = OnceLock::new();
     interned_in(TABLE.get_or_init(RwLock::default), name, value)
 }
 
-type Table = RwLock<HashSet<&'static str, RandomState>>;
+/// By their bytes, so that what is found needs no second look at them.
+type Table = RwLock<HashMap<&'static [u8], HeaderValue, RandomState>>;
 
 /// Compared as text, which is a jump to those of the same length.
 fn is_of_few_values(name: &HeaderName) -> bool {
@@ -52,34 +55,33 @@ fn is_of_few_values(name: &HeaderName) -> bool {
     )
 }
 
-fn interned_in(table: &Table, name: &HeaderName, value: &HeaderValue) -> Option<HeaderValue> {
+fn interned_in(table: &Table, name: &HeaderName, value: &[u8]) -> Option<HeaderValue> {
     const MAX_VALUES: usize = 512;
     const MAX_LENGTH: usize = 96;
 
-    if value.len() > MAX_LENGTH || value.is_sensitive() || !is_of_few_values(name) {
+    if value.len() > MAX_LENGTH || !is_of_few_values(name) {
         return None;
     }
-    let text = value.to_str().ok()?;
     if let Some(known) = table
         .read()
         .unwrap_or_else(PoisonError::into_inner)
-        .get(text)
+        .get(value)
     {
-        return Some(HeaderValue::from_static(known));
+        return Some(known.clone());
     }
+    let parsed = HeaderValue::from_bytes(value).ok()?;
+    let text = parsed.to_str().ok()?;
     let mut table = table.write().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = table.get(value) {
+        return Some(known.clone());
+    }
     if table.len() >= MAX_VALUES {
         return None;
     }
-    let known: &'static str = match table.get(text) {
-        Some(known) => known,
-        None => {
-            let known: &'static str = Box::leak(text.into());
-            table.insert(known);
-            known
-        }
-    };
-    Some(HeaderValue::from_static(known))
+    let kept: &'static str = Box::leak(text.into());
+    let known = HeaderValue::from_static(kept);
+    table.insert(kept.as_bytes(), known.clone());
+    Some(known)
 }
 
 /// Small numbers are written once; most ages and lifetimes are below an hour.
@@ -115,14 +117,14 @@ mod tests {
     #[test]
     fn values_that_every_response_repeats_are_kept_once() {
         let table = Table::default();
-        let interned = |name, value| interned_in(&table, name, value);
+        let interned = |name: &HeaderName, value: &[u8]| interned_in(&table, name, value);
         let name = http::header::CONTENT_TYPE;
-        let value: HeaderValue = "text/x-interned".parse().unwrap();
-        let first = interned(&name, &value).unwrap();
-        let second = interned(&name, &value).unwrap();
+        let value = b"text/x-interned";
+        let first = interned(&name, value).unwrap();
+        let second = interned(&name, value).unwrap();
         assert_eq!(first.as_bytes().as_ptr(), second.as_bytes().as_ptr());
-        assert!(interned(&http::header::ETAG, &value).is_none());
-        let long: HeaderValue = "a".repeat(200).parse().unwrap();
-        assert!(interned(&name, &long).is_none());
+        assert!(interned(&http::header::ETAG, value).is_none());
+        assert!(interned(&name, &[b'a'; 200]).is_none());
+        assert!(interned(&name, b"caf\xe9").is_none());
     }
 }

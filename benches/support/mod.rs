@@ -27,7 +27,7 @@ pub(crate) fn is_listed(names: &[&str]) -> bool {
 /// Prints the rows; a failure if one is broken and `--check` was given.
 pub(crate) fn report(rows: &[Row]) -> ExitCode {
     println!(
-        "\n{:<26} {:>10} {:>10} {:>10}",
+        "\n{:<28} {:>10} {:>10} {:>10}",
         "promise", "reference", "figure", "bound"
     );
     let mut kept = true;
@@ -39,7 +39,7 @@ pub(crate) fn report(rows: &[Row]) -> ExitCode {
             .bound
             .map_or("-".to_owned(), |bound| format!("{bound:.1}"));
         println!(
-            "{:<26} {:>10.1} {:>10.1} {bound:>10}{mark}",
+            "{:<28} {:>10.1} {:>10.1} {bound:>10}{mark}",
             row.name, row.reference, row.figure
         );
     }

@@ -6,15 +6,18 @@
 //! their hands in the end; the layer makes a response of them, too.
 //!
 //! Every request that counts is answered by Redis: hits of the remote store are counted, and the
-//! inner service is never called. Two kinds of it, each key once a round: of a key that memory has,
-//! and has had for so long that Redis is asked (`redis_hit`); and of one that memory has not seen yet
-//! (`redis_first_hit`), with a new cache for each round.
+//! inner service is never called. Three kinds of it, each key once a round: of a key that memory has,
+//! and has had for so long that Redis is asked (`redis_hit`); of one that memory has not seen yet
+//! (`redis_first_hit`), with a new cache for each round; and of one that memory had to let go
+//! (`redis_evicted_hit`), as in a service that runs for long: the memory of its one cache is full of
+//! other keys, and would hold no more than a quarter of these.
 
 use std::{
     collections::VecDeque,
     convert::Infallible,
     future::{Future, Ready, ready},
     hint::black_box,
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -43,19 +46,36 @@ use tower_response_cache::{BreakerState, Cache, ManualClock, ResponseCache, Resp
 
 use crate::{redis_server::RedisServer, support::Row};
 
-/// A name, the size of bodies, how many tasks ask, whether memory knows the keys, and by how much
-/// the layer may cost more.
-type Promise = (&'static str, usize, usize, bool, f64);
+/// What memory knows of a key that is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Known,
+    New,
+    Evicted,
+}
 
-const PROMISES: [Promise; 8] = [
-    ("redis_hit_1_kib", 1024, 1, true, 1.15),
-    ("redis_hit_64_kib", 65_536, 1, true, 1.15),
-    ("redis_hit_1_kib_64_tasks", 1024, 64, true, 1.3),
-    ("redis_hit_64_kib_64_tasks", 65_536, 64, true, 1.3),
-    ("redis_first_hit_1_kib", 1024, 1, false, 1.15),
-    ("redis_first_hit_64_kib", 65_536, 1, false, 1.15),
-    ("redis_first_hit_1_kib_64", 1024, 64, false, 1.3),
-    ("redis_first_hit_64_kib_64", 65_536, 64, false, 1.3),
+/// A name, the size of bodies, how many tasks ask, and by how much the layer may cost more.
+type Promise = (&'static str, usize, usize, State, f64);
+
+const PROMISES: [Promise; 12] = [
+    ("redis_hit_1_kib", 1024, 1, State::Known, 1.15),
+    ("redis_hit_64_kib", 65_536, 1, State::Known, 1.15),
+    ("redis_hit_1_kib_64_tasks", 1024, 64, State::Known, 1.3),
+    ("redis_hit_64_kib_64_tasks", 65_536, 64, State::Known, 1.3),
+    ("redis_first_hit_1_kib", 1024, 1, State::New, 1.15),
+    ("redis_first_hit_64_kib", 65_536, 1, State::New, 1.15),
+    ("redis_first_hit_1_kib_64", 1024, 64, State::New, 1.3),
+    ("redis_first_hit_64_kib_64", 65_536, 64, State::New, 1.3),
+    ("redis_evicted_hit_1_kib", 1024, 1, State::Evicted, 1.15),
+    ("redis_evicted_hit_64_kib", 65_536, 1, State::Evicted, 1.15),
+    ("redis_evicted_hit_1_kib_64", 1024, 64, State::Evicted, 1.3),
+    (
+        "redis_evicted_hit_64_kib_64",
+        65_536,
+        64,
+        State::Evicted,
+        1.3,
+    ),
 ];
 
 /// Names of the rows.
@@ -68,6 +88,8 @@ const CONNECTIONS: usize = 2;
 const WORKERS: usize = 2;
 /// Asked for in each round, each once.
 const KEYS: usize = 1024;
+/// Of which memory is full where these are evicted: twice as many as there is room for.
+const OTHERS: Range<usize> = KEYS..KEYS + KEYS / 2;
 const ROUNDS: usize = 120;
 /// So many requests are made at a time by a task that is alone.
 const BATCH: usize = 16;
@@ -76,6 +98,18 @@ const DUE: Duration = Duration::from_secs(6);
 /// As the layer asks for bodies of up to 1 MiB.
 const LIMIT: usize = 2 << 20;
 const MEMORY: u64 = 512 << 20;
+/// What an entry of these weighs besides its body, by and large.
+const HEAD: usize = 4096;
+
+impl State {
+    /// How much memory its caches have, for bodies of that size.
+    fn memory(self, size: usize) -> u64 {
+        match self {
+            Self::Known | Self::New => MEMORY,
+            Self::Evicted => (KEYS / 4 * (size + HEAD)) as u64,
+        }
+    }
+}
 
 /// An inner service whose body begins with the path.
 #[derive(Clone)]
@@ -192,9 +226,14 @@ struct ByHand {
 impl ByHand {
     async fn new(server: &RedisServer, namespace: &str, size: usize) -> Self {
         let names = server.keys(&format!("{namespace}:*"));
-        assert_eq!(names.len(), KEYS, "all are stored");
+        assert!(names.len() >= KEYS, "all are stored");
         // Sorted by their paths, which come first.
-        let names = names.into_iter().map(Into::into).enumerate().collect();
+        let names = names
+            .into_iter()
+            .take(KEYS)
+            .map(Into::into)
+            .enumerate()
+            .collect();
         let mut clients = Vec::new();
         for _ in 0..CONNECTIONS {
             let client = client(server.port());
@@ -273,14 +312,15 @@ struct Layered {
     service: ResponseCache<Origin>,
     calls: Arc<AtomicUsize>,
     size: usize,
+    state: State,
 }
 
 impl Layered {
-    async fn new(server: &RedisServer, namespace: &str, size: usize) -> Self {
+    async fn new(server: &RedisServer, namespace: &str, size: usize, state: State) -> Self {
         let clock = ManualClock::new();
         let cache = Cache::redis(server.url(), namespace)
             .pool_size(CONNECTIONS)
-            .memory(MEMORY)
+            .memory(state.memory(size))
             .clock(clock.clone())
             .build()
             .expect("the settings are good");
@@ -296,6 +336,7 @@ impl Layered {
             clock,
             calls,
             size,
+            state,
         }
     }
 
@@ -303,9 +344,26 @@ impl Layered {
         self.calls.load(Ordering::Relaxed)
     }
 
+    /// One that has seen all keys; and where they are to be evicted, others first.
+    async fn warm(server: &RedisServer, namespace: &str, size: usize, state: State) -> Self {
+        let layered = Self::new(server, namespace, size, state).await;
+        if state == State::Evicted {
+            layered.ask_for(OTHERS, 1).await;
+            while layered.cache.stats().remote().outbox_bytes() > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        layered.ask_for_all(1).await;
+        layered
+    }
+
     /// Asks for every key once.
     async fn ask_for_all(&self, tasks: usize) -> f64 {
-        let keys: Vec<usize> = (0..KEYS).collect();
+        self.ask_for(0..KEYS, tasks).await
+    }
+
+    async fn ask_for(&self, keys: Range<usize>, tasks: usize) -> f64 {
+        let keys: Vec<usize> = keys.collect();
         timed(tasks, &keys, |keys| {
             // Requests are the server's work: not counted, and where many tasks run made beforehand.
             let before = if tasks > 1 { keys.len() } else { 0 };
@@ -337,42 +395,54 @@ impl Layered {
         .await
     }
 
-    /// `None` when not each was a hit from Redis, or the inner service was called: Redis, or we,
-    /// stood still for so long that a time limit was met. Most rounds must count.
+    /// Of each hit from Redis. `None` when not each was one, or the inner service was called: Redis,
+    /// or we, stood still for so long that a time limit was met. Most rounds must count.
     async fn round(&self, tasks: usize) -> Option<f64> {
-        self.clock.advance(DUE);
         // After such a pause Redis is left alone for a moment.
         while self.cache.health().reads() != BreakerState::Closed {
-            self.ask_for_all(1).await;
             self.clock.advance(DUE);
+            self.ask_for_all(1).await;
+        }
+        match self.state {
+            State::Known | State::New => self.clock.advance(DUE),
+            // Those that memory prefers. No time passes: what it has of the others it answers
+            // itself, and is not taken for evicted.
+            State::Evicted => {
+                self.ask_for(OTHERS, 1).await;
+            }
         }
         let (before, calls) = (self.cache.stats(), self.calls());
         let time = self.ask_for_all(tasks).await;
         let after = self.cache.stats();
         let hits = after.remote().hits() - before.remote().hits();
-        if (hits, self.calls()) != (KEYS as u64, calls) {
+        // Which keys memory prefers is its own business: should it have some of these, the time that
+        // they took counts, and they do not.
+        let least = match self.state {
+            State::Known | State::New => KEYS,
+            State::Evicted => KEYS / 2,
+        };
+        if hits < least as u64 || self.calls() != calls {
             let why = self.cache.health();
             eprintln!(
                 "{tasks} tasks, a round that does not count:\n  {before}\n  {after}\n  {why:?}"
             );
             return None;
         }
-        Some(time)
+        Some(time * KEYS as f64 / hits as f64)
     }
 }
 
 async fn measure(server: &RedisServer, promise: Promise) -> Row {
-    let (name, size, tasks, is_known, most) = promise;
+    let (name, size, tasks, state, most) = promise;
     let namespace = format!("bench-{size}");
-    let first = Layered::new(server, &namespace, size).await;
+    let first = Layered::new(server, &namespace, size, State::New).await;
     if server.keys(&format!("{namespace}:*")).is_empty() {
         first.ask_for_all(1).await;
         assert_eq!(first.calls(), KEYS);
         first.cache.close().await;
     }
     let by_hand = ByHand::new(server, &namespace, size).await;
-    let mut layered = Layered::new(server, &namespace, size).await;
-    layered.ask_for_all(1).await;
+    let mut layered = Layered::warm(server, &namespace, size, state).await;
     let (mut reference, mut figure) = (f64::INFINITY, f64::INFINITY);
     let mut counted = 0;
     for _ in 0..ROUNDS {
@@ -380,9 +450,9 @@ async fn measure(server: &RedisServer, promise: Promise) -> Row {
         // The one before goes when the round is over: the room of a whole cache given back before
         // would be taken from the system again, as it is in no service that runs.
         let mut former = None;
-        if !is_known {
+        if state == State::New {
             layered.cache.close().await;
-            let new = Layered::new(server, &namespace, size).await;
+            let new = Layered::new(server, &namespace, size, state).await;
             former = Some(std::mem::replace(&mut layered, new));
         }
         if let Some(time) = layered.round(tasks).await {
@@ -414,23 +484,30 @@ pub(crate) fn rows() -> Vec<Row> {
         .collect()
 }
 
-/// One side alone, for profilers: `--by-hand`, `--layered` or `--first`, then size and number of tasks.
+/// One side alone, for profilers: `--by-hand`, `--layered`, `--first` or `--evicted`, then size and
+/// number of tasks.
 pub(crate) fn profile(side: &str, size: usize, tasks: usize) {
     let rounds = std::env::var("ROUNDS").map_or(20, |rounds| rounds.parse().unwrap_or(20));
     let server = RedisServer::start();
     runtime().block_on(async {
-        let mut layered = Layered::new(&server, "bench", size).await;
+        let state = match side {
+            "--first" => State::New,
+            "--evicted" => State::Evicted,
+            _ => State::Known,
+        };
+        let mut layered = Layered::new(&server, "bench", size, State::New).await;
         layered.ask_for_all(1).await;
         while layered.cache.stats().remote().writes() < KEYS as u64 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        layered = Layered::warm(&server, "bench", size, state).await;
         let by_hand = ByHand::new(&server, "bench", size).await;
         let mut best = f64::INFINITY;
         for _ in 0..rounds {
             best = best.min(match side {
                 "--by-hand" => by_hand.round(tasks).await,
                 "--first" => {
-                    let new = Layered::new(&server, "bench", size).await;
+                    let new = Layered::new(&server, "bench", size, state).await;
                     let time = new.round(tasks).await;
                     layered = new;
                     time.unwrap_or(f64::INFINITY)

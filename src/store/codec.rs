@@ -22,13 +22,15 @@
 //! Each change of this layout raises [`VERSION`]: releases that read each other's frames meet in the
 //! same store.
 
+use std::hash::Hasher;
+
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
+use http::{HeaderMap, HeaderName, StatusCode, Version};
 use twox_hash::XxHash3_64;
 
 use crate::{
     entry::{Lifetime, Millis, Said, Staleness, StoredHead},
-    headers::{SLOTS, is_slot},
+    headers::{Field, Fields, SLOTS, Strip, is_slot, stored_fields},
     policy::declared_length,
     status::FrameFault,
 };
@@ -67,6 +69,8 @@ const MAX_NAMES: u16 = 64;
 /// How many groups a response may have, and how long their names may be.
 const MAX_GROUPS: u16 = 32;
 const MAX_GROUP: usize = 256;
+/// A body is copied and hashed in pieces that are still in the nearest cache when they are hashed.
+const PIECE: usize = 16 << 10;
 /// Times above this are none; so no sum of them overflows.
 const MAX_TIME: Millis = 1 << 50;
 
@@ -87,8 +91,9 @@ pub(crate) enum Frame {
 pub(crate) struct ResponseFrame {
     pub(crate) status: StatusCode,
     pub(crate) version: Version,
-    /// Slices of what was read, as the body is.
+    /// With the slots of `headers.rs` in front, and bytes of their own.
     pub(crate) headers: HeaderMap,
+    pub(crate) status_slot: bool,
     /// Since 1970.
     pub(crate) response_time: Millis,
     pub(crate) initial_age: Millis,
@@ -154,10 +159,22 @@ impl ResponseFrame {
     ///
     /// [`FrameFault::Damaged`] when these are not the bytes that were written.
     pub(crate) fn copy_body(&self) -> Result<Bytes, FrameFault> {
-        let body = Bytes::copy_from_slice(&self.body);
+        let mut copy = Vec::with_capacity(self.body.len());
         // Of the copy: it is what will be served.
-        if XxHash3_64::oneshot(&body) == self.checksum {
-            Ok(body)
+        let checksum = if self.body.len() <= PIECE {
+            copy.extend_from_slice(&self.body);
+            XxHash3_64::oneshot(&copy)
+        } else {
+            let mut hasher = XxHash3_64::new();
+            for piece in self.body.chunks(PIECE) {
+                let start = copy.len();
+                copy.extend_from_slice(piece);
+                hasher.write(&copy[start..]);
+            }
+            hasher.finish()
+        };
+        if checksum == self.checksum {
+            Ok(copy.into())
         } else {
             Err(FrameFault::Damaged)
         }
@@ -432,16 +449,16 @@ impl<'i> Input<'i> {
         })
     }
 
-    /// The values are slices of the frame.
-    fn fields(&mut self, frame: &Bytes) -> Read<HeaderMap> {
+    fn fields(&mut self) -> Read<Fields<'i>> {
         let count = self.count(MAX_FIELDS, 2 + 1 + 4)?;
-        let mut fields = HeaderMap::with_capacity(count.into());
-        for _ in 0..count {
-            let name = self.name()?;
-            let value = HeaderValue::from_maybe_shared(frame.slice_ref(self.long()?));
-            fields.append(name, value.map_err(|_| FrameFault::Malformed)?);
-        }
-        Ok(fields)
+        let field = |_| {
+            Ok(Field {
+                name: self.name()?,
+                value: self.long()?,
+                original: None,
+            })
+        };
+        (0..count).map(field).collect()
     }
 
     fn response(&mut self, frame: &Bytes, end: usize, head: u64) -> Read<ResponseFrame> {
@@ -462,8 +479,10 @@ impl<'i> Input<'i> {
         let groups = (0..self.count(MAX_GROUPS, 2)?)
             .map(|_| self.group())
             .collect::<Read<_>>()?;
-        let headers = self.fields(frame)?;
+        let fields = self.fields()?;
         sense(self.0.is_empty())?;
+        let stored = stored_fields(fields, Strip::NOTHING);
+        let (headers, status_slot) = stored.map_err(|_| FrameFault::Malformed)?;
         // Whoever sends a length that is not that of the body lets it end in the middle of the next
         // answer of the connection.
         let declared = declared_length(&headers).map_err(|_| FrameFault::Malformed)?;
@@ -472,6 +491,7 @@ impl<'i> Input<'i> {
             status,
             version,
             headers,
+            status_slot,
             response_time,
             initial_age,
             freshness,

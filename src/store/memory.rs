@@ -198,11 +198,17 @@ impl Lifecycle<MapKey, Slot> for Evictions {
     }
 }
 
+/// So many more places in the queue of expiry, and it is compared with the map again.
+const COMPARED_EVERY: usize = 64;
+
 /// When entries end, in whole seconds: the sweeper takes what is due without a look at the rest.
 #[derive(Default)]
 struct Expiry {
     by_second: BTreeMap<u64, Vec<u64>>,
     len: usize,
+    /// At this length it is compared with the number of entries, for which each part of the map has
+    /// to be locked.
+    compared_at: usize,
 }
 
 impl Expiry {
@@ -221,6 +227,7 @@ impl Expiry {
         }
         let due = first.remove();
         self.len -= due.len();
+        self.compared_at = self.compared_at.min(self.len);
         Some(due)
     }
 }
@@ -451,6 +458,10 @@ impl Memory {
         expiry.add(ends, hash);
         // Evicted and replaced entries leave their places behind; when those outnumber the
         // entries, the queue is written anew.
+        if expiry.len <= expiry.compared_at {
+            return;
+        }
+        expiry.compared_at = expiry.len + COMPARED_EVERY;
         if expiry.len > 2 * self.map.len() + 1024 {
             *expiry = Expiry::default();
             for (key, slot) in self.map.iter() {

@@ -46,6 +46,29 @@ async fn stored() -> (FakeStore, ManualClock, Origin, Cache, App) {
 // ---- memory that never answers on its own ----
 
 #[tokio::test]
+async fn what_memory_has_no_room_for_is_answered_from_the_store() {
+    let (store, clock) = (FakeStore::default(), running());
+    let origin = Origin::new(|_, _| async {
+        Response::builder()
+            .header("cache-control", "max-age=60")
+            .body(Body::from(vec![b'x'; 80 << 10]))
+            .unwrap()
+    });
+    let (_large, app) = store.node(&clock, &origin);
+    assert_eq!(get(&app, "/a").await.x_cache(), "MISS");
+    settle().await;
+    assert_eq!(store.writes(), 1);
+    let cache = builder(&store, &clock).memory(64 << 10).build().unwrap();
+    let app = origin.behind(&ResponseCacheLayer::new(&cache));
+    let reads = store.reads();
+    for (turn, method) in (1..).zip(["GET", "HEAD", "GET"]) {
+        assert!(send(&app, request(method, "/a", &[])).await.is_hit());
+        assert_eq!(store.reads(), reads + turn, "memory has nothing");
+    }
+    assert_eq!(origin.calls(), 1);
+}
+
+#[tokio::test]
 async fn without_a_life_in_memory_every_request_is_answered_from_the_store() {
     let (store, clock, origin, ..) = stored().await;
     let cache = builder(&store, &clock)

@@ -24,6 +24,7 @@ use fred::{
     types::{Expiration, Key, Value},
 };
 use md5::{Digest, Md5};
+use smallvec::SmallVec;
 use tokio::{runtime::Handle, task::JoinHandle};
 
 pub(crate) use self::settings::RedisSettings;
@@ -116,7 +117,7 @@ impl RedisStore {
         let version = key.version().map_or(&[][..], str::as_bytes);
         // The length tells where the version ends; one more than that, where there is one.
         let length = key.version().map_or(0, |version| version.len() as u64 + 1);
-        let mut named = Vec::with_capacity(8 + version.len() + key.bytes().len());
+        let mut named = SmallVec::<[u8; 256]>::new();
         named.extend_from_slice(&length.to_le_bytes());
         named.extend_from_slice(version);
         named.extend_from_slice(key.bytes());
@@ -305,8 +306,14 @@ fn push_path(name: &mut String, path: &str) {
     while !path.is_char_boundary(end) {
         end -= 1;
     }
-    for byte in path[..end].bytes() {
-        match byte.is_ascii_graphic() && !b"{}*?[]\\".contains(&byte) {
+    let path = &path[..end];
+    let means_nothing = |byte: u8| byte.is_ascii_graphic() && !b"{}*?[]\\".contains(&byte);
+    if path.bytes().all(means_nothing) {
+        name.push_str(path);
+        return;
+    }
+    for byte in path.bytes() {
+        match means_nothing(byte) {
             true => name.push(char::from(byte)),
             false => {
                 let _ = write!(name, "%{byte:02X}");

@@ -9,7 +9,7 @@ use super::{Ask, Inner, Looked, Remote, since_1970, unpanicked};
 use crate::{
     entry::{Entry, Lifetime, Origin, StoredHead, millis},
     error::{StoreError, StoreErrorKind},
-    headers::{Strip, has_status_slot, stored_head},
+    headers::add_date,
     policy::VaryRule,
     status::FrameFault,
     store::{
@@ -157,7 +157,7 @@ impl Inner {
     /// What was read as an entry of this cache.
     fn entry(
         &self,
-        frame: ResponseFrame,
+        mut frame: ResponseFrame,
         remaining: Option<Duration>,
         origin: Origin,
     ) -> Result<Entry, Missing> {
@@ -181,11 +181,12 @@ impl Inner {
         if lifetime.ends() <= lifetime.response_time {
             return Err(Missing::Nothing);
         }
+        add_date(&mut frame.headers, time);
         let head = StoredHead {
             status: frame.status,
             version: frame.version,
-            headers: stored_head(&frame.headers, Strip::NOTHING, time),
-            status_slot: has_status_slot(&frame.headers),
+            headers: frame.headers,
+            status_slot: frame.status_slot,
             own_tag: frame.own_tag,
             lifetime,
             staleness: frame.staleness,
