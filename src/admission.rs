@@ -7,13 +7,15 @@
 use std::borrow::Cow;
 
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Version, header::CONTENT_LENGTH, request::Parts,
+    HeaderMap, HeaderValue, Method, Request, Version,
+    header::{CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_TYPE},
+    request::Parts,
 };
 use http_body::Body;
 
 use crate::{
     head::HeadRef,
-    key::{KeyParts, MAX_KEY, normal_authority},
+    key::{FieldParts, KeyParts, MAX_KEY, normal_authority},
     personal::{Field, meaning},
     policy::RequestDirectives,
     selector::{Target, original_uri},
@@ -119,8 +121,10 @@ fn look_at<'a, B: Body>(
 ) -> Result<(), Reason> {
     let mut seen = Seen::default();
     seen.scan(settings, head, lookup)?;
-    if has_body(head, &seen, body) {
-        return Err(Reason::RequestBody);
+    match lookup.parts.content {
+        Some(_) => add_content_fields(head.headers, &mut lookup.parts.unseen),
+        None if has_body(head, &seen, body) => return Err(Reason::RequestBody),
+        None => {}
     }
     if seen.cache_control || seen.pragma {
         lookup.directives = demands(settings, head.headers, seen.cache_control);
@@ -264,6 +268,17 @@ fn host_and_proto(value: &HeaderValue) -> Cow<'_, [u8]> {
         kept.push(b',');
     }
     Cow::Owned(kept)
+}
+
+/// What says how the content of a QUERY is to be read belongs to it (RFC 10008).
+#[cold]
+fn add_content_fields<'a>(headers: &'a HeaderMap, fields: &mut FieldParts<'a>) {
+    for name in [&CONTENT_ENCODING, &CONTENT_LANGUAGE, &CONTENT_TYPE] {
+        for value in headers.get_all(name) {
+            fields.push((name.as_str(), Cow::Borrowed(value.as_bytes())));
+        }
+    }
+    fields.sort_by_key(|(name, _)| *name);
 }
 
 /// HTTP/1 says by its fields whether there is a body; HTTP/2 and later by the end of the stream. A

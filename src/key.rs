@@ -46,6 +46,7 @@ pub(crate) enum Part {
     FieldValue = 12,
     Variant = 13,
     Depth = 14,
+    Content = 15,
 }
 
 /// Something that takes the parts of a key, one after the other.
@@ -78,6 +79,8 @@ pub(crate) struct KeyParts<'a> {
     pub(crate) cookies: CookieParts<'a>,
     /// Fields that a handler may read without saying so in `Vary`, sorted by name.
     pub(crate) unseen: FieldParts<'a>,
+    /// What a QUERY asks by (RFC 10008), where it is one.
+    pub(crate) content: Option<&'a [u8]>,
 }
 
 impl KeyParts<'_> {
@@ -114,6 +117,9 @@ impl KeyParts<'_> {
         for (name, value) in &self.unseen {
             sink.part(Part::FieldName, name.as_bytes());
             sink.part(Part::FieldValue, value);
+        }
+        if let Some(content) = self.content {
+            sink.part(Part::Content, content);
         }
     }
 

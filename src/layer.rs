@@ -2,17 +2,19 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use http::{HeaderName, request, response};
 use tower_layer::Layer;
 
 use crate::{
     cache::Cache,
+    content::QueryContent,
     headers::StatusHeaders,
     personal::Credentials,
     policy::Preset,
     query::Query,
     service::ResponseCache,
-    settings::{HonoredDirectives, PartitionBy, Settings},
+    settings::{CacheableMethod, HonoredDirectives, PartitionBy, Settings},
     shapes::Shape,
 };
 
@@ -239,6 +241,47 @@ impl ResponseCacheLayer {
     /// memory below 16 MiB.
     pub fn max_body_size(self, bytes: u64) -> Self {
         self.with(|settings| settings.storing.max_body_size = bytes)
+    }
+
+    /// Which methods are answered from the store; others are passed on as they are.
+    ///
+    /// Default: GET and HEAD. Nothing else than these three ever is: the answer to a POST is that of one
+    /// act, and a request that looks the same is another one.
+    ///
+    /// ```
+    /// use tower_response_cache::{Cache, CacheableMethod, ResponseCacheLayer};
+    ///
+    /// let layer = ResponseCacheLayer::new(Cache::in_memory())
+    ///     .methods([CacheableMethod::Get]);
+    /// # let _ = layer;
+    /// ```
+    pub fn methods(self, methods: impl IntoIterator<Item = CacheableMethod>) -> Self {
+        self.with(|settings| settings.methods = methods.into_iter().collect())
+    }
+
+    /// Answers QUERY from the store, too ([RFC 10008](https://www.rfc-editor.org/rfc/rfc10008)): its content
+    /// and the fields about it (`Content-Type`, `Content-Encoding`, `Content-Language`) are part of the key.
+    ///
+    /// To know the content, the layer reads it, and `body` makes the body that the inner service gets
+    /// instead: the same bytes, as a body of the type that this service takes. With another type, of
+    /// unknown length, or with more than the 8 KiB that a key may have, a QUERY is passed on unread.
+    /// Default: QUERY is passed on.
+    ///
+    /// ```
+    /// use axum::body::Body;
+    /// use tower_response_cache::{Cache, ResponseCacheLayer};
+    ///
+    /// let layer = ResponseCacheLayer::new(Cache::in_memory()).query_content(Body::from);
+    /// # let _ = layer;
+    /// ```
+    pub fn query_content<B: 'static>(
+        self,
+        body: impl Fn(Bytes) -> B + Send + Sync + 'static,
+    ) -> Self {
+        self.with(|settings| {
+            settings.methods.query = true;
+            settings.query_content = Some(QueryContent::new(body));
+        })
     }
 
     /// Which parameters of the query count; the handler sees the same reduced query.

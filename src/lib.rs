@@ -65,6 +65,7 @@ mod budget;
 mod builder;
 mod cache;
 mod clock;
+mod content;
 mod entry;
 mod error;
 mod fill;
@@ -125,7 +126,7 @@ pub use policy::CachePolicy;
 pub use query::Query;
 pub use selector::{RequestHead, Selector};
 pub use service::ResponseCache;
-pub use settings::HonoredDirectives;
+pub use settings::{CacheableMethod, HonoredDirectives};
 pub use stats::Stats;
 pub use status::{Forward, FrameFault, Reason};
 pub use store::{

@@ -112,7 +112,7 @@ impl Pending {
             .cache
             .remote()
             .filter(|_| !settings.has_own_entries());
-        if let Some(remote) = remote {
+        if let (Some(remote), None) = (remote, lookup.parts.content) {
             remote.learn_request(&lookup.parts);
         }
         Self {

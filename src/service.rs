@@ -10,6 +10,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body::Body;
 use tower_service::Service;
@@ -19,6 +20,7 @@ use crate::{
     answer::{Hit, only_if_cached, reuse},
     body::ResponseBody,
     cache::{Cache, Standing},
+    content::{QueryContent, incomplete, is_query},
     entry::Entry,
     flight::Joined,
     future::{Detach, Lead, Leave, Passed, ResponseFuture},
@@ -120,7 +122,29 @@ where
         Poll::Ready(Ok(()))
     }
 
+    #[inline]
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
+        self.answer(request, None)
+    }
+}
+
+impl<S> ResponseCache<S> {
+    /// The flow of one request; of a QUERY, when its content was read.
+    #[inline]
+    fn answer<ReqBody, ResBody>(
+        &self,
+        request: Request<ReqBody>,
+        content: Option<&Bytes>,
+    ) -> ResponseFuture<S, ReqBody, ResBody>
+    where
+        S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Send + 'static,
+        ReqBody: Body + Send + 'static,
+        ResBody: Body + Send + 'static,
+        ResBody::Data: Send,
+        ResBody::Error: Send,
+    {
         let mut request = request;
         let settings = &self.settings;
         let depth = depth(request.extensions(), settings.cache.id());
@@ -128,7 +152,15 @@ where
             mode: settings.status_headers,
             stamp: (depth > 0).then(|| settings.cache.id()),
         };
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let is_ours = match *request.method() {
+            Method::GET => settings.methods.get,
+            Method::HEAD => settings.methods.head,
+            _ => content.is_some(),
+        };
+        if !is_ours {
+            if settings.methods.query && is_query(&request) {
+                return self.query(request, leave);
+            }
             let passed = Passed::of_method(&settings.cache, HeadRef::from(&request));
             return self.pass(request, passed, leave);
         }
@@ -142,7 +174,7 @@ where
             request = Request::from_parts(head, body);
         }
         let head = HeadRef::from(&request);
-        match self.step(head, request.body(), said, depth) {
+        match self.step(head, request.body(), content, said, depth) {
             Step::Bypass(reason) => {
                 settings.streaks.bypassed(head, reason);
                 if !matches!(reason, Reason::BypassWhen | Reason::Partition) {
@@ -218,11 +250,19 @@ enum Step {
 impl<S> ResponseCache<S> {
     /// Admission and look-up: what is to be done.
     #[inline]
-    fn step(&self, head: HeadRef<'_>, body: &impl Body, said: Said, depth: u8) -> Step {
+    fn step(
+        &self,
+        head: HeadRef<'_>,
+        body: &impl Body,
+        content: Option<&Bytes>,
+        said: Said,
+        depth: u8,
+    ) -> Step {
         let settings = &*self.settings;
         let cache = &settings.cache;
         let mut lookup = Lookup::default();
         lookup.parts.depth = depth;
+        lookup.parts.content = content.map(|content| &content[..]);
         match admit(settings, head, body, said, &mut lookup) {
             Admission::Bypass(reason) => return Step::Bypass(reason),
             Admission::Lookup => {}
@@ -374,6 +414,37 @@ impl<S> ResponseCache<S> {
             _ => {}
         }
         Step::Work(Box::new(pending))
+    }
+
+    /// A QUERY: its content is read first, where that can be handed on.
+    #[cold]
+    fn query<ReqBody, ResBody>(
+        &self,
+        request: Request<ReqBody>,
+        leave: Leave,
+    ) -> ResponseFuture<S, ReqBody, ResBody>
+    where
+        S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Send + 'static,
+        ReqBody: Body + Send + 'static,
+        ResBody: Body + Send + 'static,
+        ResBody::Data: Send,
+        ResBody::Error: Send,
+    {
+        let content = self.settings.query_content.clone();
+        let can_read = |content: &QueryContent| content.can_read(&request);
+        let Some(content) = content.filter(can_read) else {
+            return self.pass(request, Passed::Bypassed(Reason::RequestBody), leave);
+        };
+        let this = self.clone();
+        let read = async move {
+            match content.read(request).await {
+                Ok((request, content)) => this.answer(request, Some(&content)).await,
+                Err(()) => Ok(incomplete(leave.mode)),
+            }
+        };
+        ResponseFuture::working(Box::pin(read), Arc::default(), None)
     }
 
     /// Straight to the inner service: nothing boxed, nothing spawned.

@@ -13,6 +13,7 @@ use http::{HeaderName, request, response};
 
 use crate::{
     cache::Cache,
+    content::QueryContent,
     headers::StatusHeaders,
     personal::{Cookies, Credentials},
     policy::{Preset, StoringSettings},
@@ -65,6 +66,55 @@ pub enum HonoredDirectives {
     All,
 }
 
+/// A method whose responses are stored, or answered from what is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CacheableMethod {
+    /// GET.
+    Get,
+    /// HEAD: answered from the stored response to a GET.
+    Head,
+    /// QUERY (RFC 10008): a GET with content. Needs
+    /// [`query_content`](crate::ResponseCacheLayer::query_content).
+    Query,
+}
+
+/// The methods of a layer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Methods {
+    pub(crate) get: bool,
+    pub(crate) head: bool,
+    pub(crate) query: bool,
+}
+
+impl Default for Methods {
+    fn default() -> Self {
+        Self {
+            get: true,
+            head: true,
+            query: false,
+        }
+    }
+}
+
+impl FromIterator<CacheableMethod> for Methods {
+    fn from_iter<I: IntoIterator<Item = CacheableMethod>>(methods: I) -> Self {
+        let mut chosen = Self {
+            get: false,
+            head: false,
+            query: false,
+        };
+        for method in methods {
+            match method {
+                CacheableMethod::Get => chosen.get = true,
+                CacheableMethod::Head => chosen.head = true,
+                CacheableMethod::Query => chosen.query = true,
+            }
+        }
+        chosen
+    }
+}
+
 /// What a layer was told.
 #[derive(Clone)]
 pub(crate) struct Settings {
@@ -72,6 +122,8 @@ pub(crate) struct Settings {
     /// Flights and marks are kept by layer and key; clones share them, a changed clone does not.
     pub(crate) id: u64,
     pub(crate) storing: StoringSettings,
+    pub(crate) methods: Methods,
+    pub(crate) query_content: Option<QueryContent>,
     pub(crate) query: Option<Query>,
     pub(crate) ignore_host: bool,
     pub(crate) bypass_when: Vec<RequestCondition>,
@@ -104,6 +156,8 @@ impl Settings {
             cache,
             id: next_number(),
             storing,
+            methods: Methods::default(),
+            query_content: None,
             query: None,
             ignore_host: false,
             bypass_when: Vec::new(),
@@ -190,6 +244,7 @@ impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseCacheLayer")
             .field("storing", &self.storing)
+            .field("methods", &self.methods)
             .field("query", &self.query)
             .field("ignore_host", &self.ignore_host)
             .field("bypass_when", &self.bypass_when.len())

@@ -88,16 +88,33 @@ mod tests {
         HeaderName::from_static("cdn-cache-control"),
     ];
 
+    /// Nothing, in a field that is there.
+    const SAID: ResponseDirectives = ResponseDirectives {
+        no_store: false,
+        no_cache: false,
+        private: false,
+        public: false,
+        must_revalidate: false,
+        proxy_revalidate: false,
+        must_understand: false,
+        immutable: false,
+        max_age: None,
+        s_maxage: None,
+        stale_while_revalidate: None,
+        stale_if_error: None,
+        targeted: true,
+    };
+
     fn max_age(seconds: u64) -> ResponseDirectives {
         ResponseDirectives {
             max_age: Some(seconds),
-            ..ResponseDirectives::default()
+            ..SAID
         }
     }
 
     #[test]
     fn a_targeted_field_has_the_types_of_its_directives_or_is_not_there() {
-        let none = ResponseDirectives::default();
+        let none = SAID;
         let no_store = ResponseDirectives {
             no_store: true,
             ..none
@@ -209,7 +226,11 @@ mod tests {
             let is_unique = (1..names.len()).all(|at| !names[..at].contains(&names[at]));
             if let (Some(said), true) = (read(&lines, &NAMES), is_unique) {
                 valid += 1;
-                assert_eq!(said, ResponseDirectives::parse(&lines), "{value}");
+                let elsewhere = ResponseDirectives {
+                    targeted: true,
+                    ..ResponseDirectives::parse(&lines)
+                };
+                assert_eq!(said, elsewhere, "{value}");
             }
         }
         assert!(valid > 5_000, "{valid}");

@@ -7,6 +7,7 @@ mod invalidation;
 mod keys;
 mod partial;
 mod people;
+mod query;
 mod requests;
 mod settings;
 mod tables;
