@@ -18,6 +18,7 @@ use crate::{
     key::{FieldParts, KeyParts, MAX_KEY, normal_authority},
     personal::{Field, meaning},
     policy::RequestDirectives,
+    searches::Search,
     selector::{Target, original_uri},
     settings::{HonoredDirectives, Settings},
     status::Reason,
@@ -71,9 +72,30 @@ pub(crate) struct Lookup<'a> {
     pub(crate) authorization: bool,
     pub(crate) range: bool,
     pub(crate) conditional: bool,
+    /// The query as it came, where responses may say what of it matters.
+    pub(crate) search: Option<Search>,
 }
 
 impl Lookup<'_> {
+    /// Looks for what was stored by the rule of its path; `false` if there is none.
+    #[cold]
+    pub(crate) fn search(&mut self, settings: &Settings) -> bool {
+        let search = Search::new(settings.id, &self.parts);
+        let is_applied = search.apply(settings.cache.searches(), &mut self.parts);
+        self.search = Some(search);
+        if is_applied {
+            (self.hash, self.key_len) = self.parts.hash();
+        }
+        is_applied
+    }
+
+    /// Remembers the query as it came for what will be stored.
+    pub(crate) fn note_search(&mut self, settings: &Settings) {
+        if settings.no_vary_search && self.search.is_none() {
+            self.search = Some(Search::new(settings.id, &self.parts));
+        }
+    }
+
     /// Whether the answer may be 304, or a part.
     pub(crate) fn is_selective(&self) -> bool {
         self.range || self.conditional
@@ -85,7 +107,7 @@ impl Lookup<'_> {
         Target::of(
             (!settings.ignore_host).then_some(parts.authority.as_deref()),
             parts.path,
-            settings.query.is_none().then_some(parts.query.as_deref()),
+            (settings.query.is_none() && self.search.is_none()).then_some(parts.query.as_deref()),
         )
     }
 }

@@ -24,6 +24,7 @@ use crate::{
     key::Key,
     marks::{Mark, Marks},
     policy::VaryRule,
+    searches::Searches,
     selector::{Kind, Selector},
     stats::{Counters, Gauges, Stats},
     status::Reason,
@@ -77,6 +78,7 @@ struct Core {
     flights: Arc<Table>,
     log: Arc<Log>,
     marks: Marks,
+    searches: Searches,
     counters: Counters,
     budget: Arc<Budget>,
     clock: Arc<dyn Clock>,
@@ -129,6 +131,7 @@ impl Cache {
                 flights: Arc::default(),
                 log,
                 marks: Marks::default(),
+                searches: Searches::default(),
                 counters: Counters::default(),
                 budget: Budget::new(room),
                 clock,
@@ -299,6 +302,10 @@ impl Cache {
 
     pub(crate) fn marks(&self) -> &Marks {
         &self.core.marks
+    }
+
+    pub(crate) fn searches(&self) -> &Searches {
+        &self.core.searches
     }
 
     pub(crate) fn counters(&self) -> &Counters {

@@ -71,6 +71,9 @@ pub(crate) struct Shared {
     pub(crate) values: Encoded,
     /// How long the body will be; only then is it certain that nobody has to be left behind.
     pub(crate) length: Option<u64>,
+    /// Where it is stored, where that is said by the response itself: it answers only those who would
+    /// look there.
+    pub(crate) place: Option<Key>,
     /// Why it answers nobody but its starter, before it was validated.
     pub(crate) unfit: Option<Reason>,
 }

@@ -171,6 +171,7 @@ fn shared(
         head: Arc::new(stored),
         values,
         rule: plan.vary,
+        place: pending.searched_key_of(&head.headers),
         length,
         unfit: plan.unfit,
     })

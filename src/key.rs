@@ -47,6 +47,28 @@ pub(crate) enum Part {
     Variant = 13,
     Depth = 14,
     Content = 15,
+    Search = 16,
+}
+
+impl Part {
+    const ALL: [Self; 16] = [
+        Self::Fingerprint,
+        Self::Scheme,
+        Self::Authority,
+        Self::Path,
+        Self::Query,
+        Self::RewrittenPath,
+        Self::RewrittenQuery,
+        Self::Partition,
+        Self::CookieName,
+        Self::CookieValue,
+        Self::FieldName,
+        Self::FieldValue,
+        Self::Variant,
+        Self::Depth,
+        Self::Content,
+        Self::Search,
+    ];
 }
 
 /// Something that takes the parts of a key, one after the other.
@@ -81,6 +103,8 @@ pub(crate) struct KeyParts<'a> {
     pub(crate) unseen: FieldParts<'a>,
     /// What a QUERY asks by (RFC 10008), where it is one.
     pub(crate) content: Option<&'a [u8]>,
+    /// By which rule the query was written (`searches.rs`), where one was applied.
+    pub(crate) search: Option<String>,
 }
 
 impl KeyParts<'_> {
@@ -120,6 +144,9 @@ impl KeyParts<'_> {
         }
         if let Some(content) = self.content {
             sink.part(Part::Content, content);
+        }
+        if let Some(search) = &self.search {
+            sink.part(Part::Search, search.as_bytes());
         }
     }
 
@@ -172,6 +199,52 @@ impl Key {
             bytes: [&self.bytes, &suffix[..]].concat().into(),
         }
     }
+}
+
+impl Key {
+    /// This primary key with another query, and the rule by which that was written.
+    pub(crate) fn with_search(&self, query: Option<&str>, rule: Option<&str>) -> Self {
+        let (mut hash, mut bytes) = (
+            HashSink {
+                hasher: SEED.build_hasher(),
+                len: 0,
+            },
+            WriteSink(Vec::with_capacity(self.bytes.len())),
+        );
+        let mut add = |kind: Part, part: &[u8]| {
+            hash.part(kind, part);
+            bytes.part(kind, part);
+        };
+        for (kind, part) in parts_of(&self.bytes) {
+            match kind {
+                Part::Query | Part::Search => {}
+                kind => add(kind, part),
+            }
+            // In its place behind the path, as `visit` shows it.
+            if let (Part::Path, Some(query)) = (kind, query) {
+                add(Part::Query, query.as_bytes());
+            }
+        }
+        if let Some(rule) = rule {
+            add(Part::Search, rule.as_bytes());
+        }
+        Self {
+            hash: hash.hasher.finish(),
+            bytes: bytes.0.into(),
+        }
+    }
+}
+
+/// The parts that were written into a key.
+fn parts_of(mut bytes: &[u8]) -> impl Iterator<Item = (Part, &[u8])> {
+    std::iter::from_fn(move || {
+        let (head, rest) = bytes.split_first_chunk::<5>()?;
+        let len = u32::from_le_bytes([head[1], head[2], head[3], head[4]]) as usize;
+        let (part, rest) = rest.split_at_checked(len)?;
+        bytes = rest;
+        let kind = Part::ALL.into_iter().find(|kind| *kind as u8 == head[0])?;
+        Some((kind, part))
+    })
 }
 
 /// The encoded values of selecting fields as a part of a key.

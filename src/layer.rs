@@ -291,6 +291,16 @@ impl ResponseCacheLayer {
         self.with(|settings| settings.query = Some(query))
     }
 
+    /// Whether a response may say in `No-Vary-Search` which parameters of the query made no difference
+    /// to it ([draft](https://datatracker.ietf.org/doc/draft-ietf-httpbis-no-vary-search/)): it then answers
+    /// all requests whose queries are the same but for those.
+    ///
+    /// Default: no; the standard is a draft. An invalidation of a resource selects such responses
+    /// whatever their query is. Unlike with [`query`](Self::query), the handler sees the query as it came.
+    pub fn no_vary_search(self, no_vary_search: bool) -> Self {
+        self.with(|settings| settings.no_vary_search = no_vary_search)
+    }
+
     /// Leaves scheme and authority out of the key: one entry for all hosts.
     ///
     /// Default: hosts are told apart. Only for services that answer every host alike.

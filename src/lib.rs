@@ -88,6 +88,7 @@ mod query;
 #[cfg(feature = "redis")]
 mod redis;
 mod router;
+mod searches;
 mod selector;
 mod service;
 mod settings;

@@ -269,6 +269,12 @@ where
             self.pending.forward = Forward::VaryMiss;
             return Waited::Again;
         }
+        if shared.place.is_some()
+            && shared.place != self.pending.searched_key_of(&shared.head.headers)
+        {
+            // Its rule is not the one by which the queries were thought to be the same.
+            return Waited::Alone(Reason::NotCollapsed);
+        }
         if !may_answer(&shared.head, self.pending.personal) {
             return Waited::Alone(self.pending.personal.unwrap_or(Reason::NotShareable));
         }
@@ -493,7 +499,7 @@ where
                     cache: cache.clone(),
                     shared,
                     place: Placement {
-                        key: pending.key,
+                        key: pending.key_of(&head.headers),
                         path: pending.path,
                         request: headers,
                         mark: pending.mark,

@@ -20,6 +20,7 @@ use crate::{
     nesting::remote_deadline,
     policy::{RequestDirectives, Reuse, VaryRule, has_validator, reuse, stands_in},
     router::matched_route,
+    searches::Search,
     selector::Target,
     settings::Settings,
     status::{Forward, Reason},
@@ -69,6 +70,8 @@ pub(crate) struct Pending {
     /// What is stored and does not answer as it is: it is to be validated, and may stand in for a
     /// failure.
     pub(crate) stored: Option<Arc<Entry>>,
+    /// Where a response is stored that says what of its query matters.
+    search: Option<Search>,
     /// Whether any stale response stands in where the inner service cannot be reached (§4.2.4).
     is_standard: bool,
     pub(crate) otherwise: Otherwise,
@@ -144,6 +147,7 @@ impl Pending {
             frame_limit: longest_frame(settings),
             local,
             stored,
+            search: lookup.search.clone(),
             is_standard: !settings.storing.is_careful(),
             otherwise: Otherwise::Fill,
         }
@@ -435,6 +439,19 @@ impl Pending {
         if matches!(found, Found::Nothing) {
             let rule = VaryRule::default();
             let _ = self.cache.promote(&self.key, &rule, request, local.clone());
+        }
+    }
+
+    /// The same, where it depends on them.
+    pub(crate) fn searched_key_of(&self, response: &HeaderMap) -> Option<Key> {
+        self.search.as_ref().map(|_| self.key_of(response))
+    }
+
+    /// Under which key a response with these fields is stored.
+    pub(crate) fn key_of(&self, response: &HeaderMap) -> Key {
+        match &self.search {
+            Some(search) => search.key(self.cache.searches(), &self.key, response),
+            None => self.key.clone(),
         }
     }
 

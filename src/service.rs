@@ -271,6 +271,10 @@ impl<S> ResponseCache<S> {
         let mut found = cache
             .memory()
             .find(&lookup.parts, lookup.hash, head.headers);
+        if settings.no_vary_search && matches!(found, Found::Nothing) && lookup.search(settings) {
+            let (parts, hash) = (&lookup.parts, lookup.hash);
+            found = cache.memory().find(parts, hash, head.headers);
+        }
         let now = cache.now();
         let forward = match &found {
             Found::Entry(entry) => match reuse(cache, entry, &lookup, now) {
@@ -304,6 +308,7 @@ impl<S> ResponseCache<S> {
             Found::OtherVariants => Forward::VaryMiss,
             Found::Nothing => Forward::UriMiss,
         };
+        lookup.note_search(settings);
         if let (Some(refreshed), Found::Entry(entry)) = (is_stale, &found) {
             let hit = Hit {
                 entry: entry.clone(),

@@ -125,6 +125,7 @@ pub(crate) struct Settings {
     pub(crate) methods: Methods,
     pub(crate) query_content: Option<QueryContent>,
     pub(crate) query: Option<Query>,
+    pub(crate) no_vary_search: bool,
     pub(crate) ignore_host: bool,
     pub(crate) bypass_when: Vec<RequestCondition>,
     pub(crate) store_when: Vec<ResponseCondition>,
@@ -159,6 +160,7 @@ impl Settings {
             methods: Methods::default(),
             query_content: None,
             query: None,
+            no_vary_search: false,
             ignore_host: false,
             bypass_when: Vec::new(),
             store_when: Vec::new(),
@@ -246,6 +248,7 @@ impl fmt::Debug for Settings {
             .field("storing", &self.storing)
             .field("methods", &self.methods)
             .field("query", &self.query)
+            .field("no_vary_search", &self.no_vary_search)
             .field("ignore_host", &self.ignore_host)
             .field("bypass_when", &self.bypass_when.len())
             .field("store_when", &self.store_when.len())

@@ -20,6 +20,7 @@ use crate::{
     future::Leave,
     headers::{Forwarded, say_forwarded, say_standing_in, without_own},
     judge::{Judged, Started, judge},
+    key::Key,
     marks::Mark,
     nesting::stamp,
     pending::Pending,
@@ -111,7 +112,8 @@ impl Asked<'_> {
                 let updated = with_tag_of(&stored.head, &shared.head, &mut head.headers);
                 let entry = Arc::new(Entry::new(updated, stored.body.clone(), origin));
                 let (rule, unfit, mark) = (shared.rule.clone(), shared.unfit, pending.mark);
-                cache.store(&placement(pending, request), &rule, entry.clone());
+                let key = pending.key_of(&head.headers);
+                cache.store(&placement(pending, key, request), &rule, entry.clone());
                 match unfit {
                     None => guard.complete(shared, entry, Vec::new()),
                     Some(reason) => drop(unshared(&cache, guard, reason, &shared, mark)),
@@ -182,9 +184,9 @@ fn with_tag_of(
     Arc::new(updated)
 }
 
-fn placement(pending: Pending, request: HeaderMap) -> Placement {
+fn placement(pending: Pending, key: Key, request: HeaderMap) -> Placement {
     Placement {
-        key: pending.key,
+        key,
         path: pending.path,
         request,
         mark: pending.mark,
@@ -227,7 +229,7 @@ pub(crate) fn hear_head<B>(
     let updated = with_tag_of(&stored.head, &shared.head, &mut head.headers);
     let entry = Arc::new(Entry::new(updated, stored.body.clone(), origin));
     let place = Placement {
-        key: pending.key.clone(),
+        key: pending.key_of(&head.headers),
         path: pending.path.clone(),
         request: request.clone(),
         mark: pending.mark,

@@ -105,6 +105,7 @@ pub(crate) use invalidation::{TargetUri, is_no_error, is_safe, named_by};
 pub(crate) use nominated::Encoded;
 pub(crate) use ranges::{Selected, select};
 pub(crate) use reuse::{Reuse, reuse, stands_in};
+pub(crate) use search::SearchVariance;
 pub(crate) use storing::{Decision, Plan, decide, declared_length};
 pub(crate) use validation::{
     ask, has_not_changed, has_validator, is_for_origin, is_not_modified, is_same_by_head,

@@ -9,6 +9,7 @@ mod partial;
 mod people;
 mod query;
 mod requests;
+mod search;
 mod settings;
 mod tables;
 mod unsafe_methods;
