@@ -101,6 +101,8 @@ pub(crate) struct StoredHead {
     pub(crate) status_slot: bool,
     /// Its `ETag` was made here: clients may ask by it, but the inner service does not know it.
     pub(crate) own_tag: bool,
+    /// What the layer's own validator said when it was filled.
+    pub(crate) validator: Option<Box<str>>,
     pub(crate) lifetime: Lifetime,
     pub(crate) staleness: Staleness,
     /// The groups it belongs to (RFC 9875), for invalidations by group.

@@ -52,6 +52,7 @@ pub fn encode(key: &[u8], body: &[u8]) -> Bytes {
         headers,
         status_slot: false,
         own_tag: false,
+        validator: None,
         lifetime: Lifetime {
             response_time: 0,
             initial_age: 0,

@@ -282,16 +282,30 @@ pub(crate) fn say_stale(head: &mut HeaderMap) {
     }
 }
 
-/// Says of a stale answer that it stands in for a failure: our line is the last of `Cache-Status`.
-pub(crate) fn say_standing_in(head: &mut HeaderMap, said: Forwarded, mode: StatusHeaders) {
+/// Says of an answer that was made ready as that of a fill that it is a hit after all.
+pub(crate) fn say_hit(head: &mut HeaderMap, ttl: i64, mode: StatusHeaders) {
+    head.insert(AGE, age_value(0));
+    if let Some(said) = head.get_mut(&X_CACHE) {
+        *said = word(&HIT);
+    }
+    say_instead(head, || hit_value(ttl), mode);
+}
+
+/// Replaces our line of `Cache-Status`, which is the last.
+fn say_instead(head: &mut HeaderMap, said: impl FnOnce() -> HeaderValue, mode: StatusHeaders) {
     if mode != StatusHeaders::Full {
         return;
     }
     if let Entry::Occupied(mut lines) = head.entry(CACHE_STATUS) {
         if let Some(ours) = lines.iter_mut().last() {
-            *ours = forwarded_value(said);
+            *ours = said();
         }
     }
+}
+
+/// Says of a stale answer that it stands in for a failure.
+pub(crate) fn say_standing_in(head: &mut HeaderMap, said: Forwarded, mode: StatusHeaders) {
+    say_instead(head, || forwarded_value(said), mode);
 }
 
 /// The fields of a stored head without those that are ours: the slots, and an entity tag.

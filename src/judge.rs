@@ -148,6 +148,7 @@ fn shared(
         headers: stored_head(&head.headers, strip, response_time),
         status_slot: has_status_slot(&head.headers),
         own_tag: false,
+        validator: pending.validator.clone(),
         lifetime: Lifetime {
             response_time: pending.cache.now(),
             initial_age: millis(plan.initial_age),

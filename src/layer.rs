@@ -1,6 +1,6 @@
 //! `ResponseCacheLayer`: the options of a route.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderName, request, response};
@@ -347,6 +347,38 @@ impl ResponseCacheLayer {
         self.with(|settings| {
             settings.store_when.push(Arc::new(condition));
             settings.add_closure();
+        })
+    }
+
+    /// A cheap way to know whether what is stored still holds: a version, a time of change, a count.
+    ///
+    /// It is asked before the inner service is called to fill, with the head of that request, and what
+    /// it says is remembered with the response. When that has become stale and the same is said again,
+    /// it is fresh anew, and the inner service is not called. `None`, and more than 256 bytes, say
+    /// nothing. It has to change whenever the response does, for whoever asks; what it takes counts to
+    /// the `fill_timeout`. Default: none.
+    ///
+    /// ```
+    /// use std::{sync::Arc, sync::atomic::{AtomicU64, Ordering}};
+    /// use tower_response_cache::{Cache, ResponseCacheLayer};
+    ///
+    /// // In place of `SELECT max(updated_at) FROM articles`.
+    /// let version = Arc::new(AtomicU64::new(1));
+    /// let layer = ResponseCacheLayer::new(Cache::in_memory()).validator(move |_head| {
+    ///     let version = version.clone();
+    ///     async move { Some(version.load(Ordering::Acquire).to_string()) }
+    /// });
+    /// # let _ = layer;
+    /// ```
+    pub fn validator<F>(
+        self,
+        validator: impl Fn(&request::Parts) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Option<String>> + Send + 'static,
+    {
+        self.with(|settings| {
+            settings.validator = Some(Arc::new(move |head| Box::pin(validator(head))));
         })
     }
 

@@ -33,7 +33,7 @@ use crate::{
     status::{Forward, Reason},
     store::remote::DEADLINE,
     timer::{after, until, within},
-    validate::{Asked, hear_head, standing_in, unshared},
+    validate::{Asked, hear_head, standing_in, unshared, version},
 };
 
 /// How long those who wait for a body of unknown length wait for its end.
@@ -397,22 +397,43 @@ where
         let Self {
             inner,
             settings,
-            request,
+            mut request,
             pending,
             leave,
             lead,
             is_refresh,
             ..
         } = *self;
-        let pending = *pending;
+        let mut pending = *pending;
         let cache = pending.cache.clone();
+        let headers = request.headers().clone();
+        if let Some(validator) = &settings.validator {
+            (request, pending.validator) = version(validator, request, deadline).await;
+            if let Some(stored) = pending.confirmed() {
+                if !is_refresh {
+                    cache.counters().hit();
+                }
+                let conditions = take_conditions(request.headers_mut());
+                let asked = Asked {
+                    settings: &settings,
+                    said: pending.said(None),
+                    pending,
+                    request: headers,
+                    started: Started {
+                        wall: cache.clock().wall(),
+                        deadline,
+                    },
+                    leave,
+                };
+                return Ok(judged(asked.confirmed(guard, stored), &conditions));
+            }
+        }
         match pending.alone {
             _ if is_refresh => {}
             Some(reason) => cache.counters().bypass(reason),
             None => cache.counters().miss(),
         }
         cache.counters().fill();
-        let headers = request.headers().clone();
         let mut request = reduced(&settings, request);
         let stored = pending.to_validate();
         // Who waits wants all of it, whatever the starter has, and what is stored has conditions of

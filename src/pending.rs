@@ -70,6 +70,8 @@ pub(crate) struct Pending {
     /// What is stored and does not answer as it is: it is to be validated, and may stand in for a
     /// failure.
     pub(crate) stored: Option<Arc<Entry>>,
+    /// What the layer's own validator says now.
+    pub(crate) validator: Option<Box<str>>,
     /// Where a response is stored that says what of its query matters.
     search: Option<Search>,
     /// Whether any stale response stands in where the inner service cannot be reached (§4.2.4).
@@ -147,6 +149,7 @@ impl Pending {
             frame_limit: longest_frame(settings),
             local,
             stored,
+            validator: None,
             search: lookup.search.clone(),
             is_standard: !settings.storing.is_careful(),
             otherwise: Otherwise::Fill,
@@ -386,6 +389,13 @@ impl Pending {
         let stored = self.stored.as_ref()?;
         let can_be = self.is_candidate(stored) && has_validator(&without_own(&stored.head));
         can_be.then(|| stored.clone())
+    }
+
+    /// What is stored, where the layer's own validator says that it still holds.
+    pub(crate) fn confirmed(&self) -> Option<Arc<Entry>> {
+        let stored = self.stored.as_ref()?;
+        let is_same = self.validator.is_some() && stored.head.validator == self.validator;
+        (is_same && !self.no_cache && self.is_candidate(stored)).then(|| stored.clone())
     }
 
     /// Takes what is stored out of memory when an answer with this status was refused: it is not what

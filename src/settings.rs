@@ -2,6 +2,8 @@
 
 use std::{
     fmt,
+    future::Future,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -25,6 +27,10 @@ use crate::{
 pub(crate) type RequestCondition = Arc<dyn Fn(&request::Parts) -> bool + Send + Sync>;
 pub(crate) type ResponseCondition = Arc<dyn Fn(&response::Parts) -> bool + Send + Sync>;
 pub(crate) type Partition = Arc<dyn Fn(&request::Parts) -> Option<String> + Send + Sync>;
+
+pub(crate) type Validator = Arc<
+    dyn Fn(&request::Parts) -> Pin<Box<dyn Future<Output = Option<String>> + Send>> + Send + Sync,
+>;
 
 /// A partition: its name, what tells it, and the number of that closure.
 #[derive(Clone)]
@@ -129,6 +135,7 @@ pub(crate) struct Settings {
     pub(crate) ignore_host: bool,
     pub(crate) bypass_when: Vec<RequestCondition>,
     pub(crate) store_when: Vec<ResponseCondition>,
+    pub(crate) validator: Option<Validator>,
     pub(crate) partition_by: Option<PartitionBy>,
     pub(crate) credentials: Credentials,
     pub(crate) cookies: Cookies,
@@ -164,6 +171,7 @@ impl Settings {
             ignore_host: false,
             bypass_when: Vec::new(),
             store_when: Vec::new(),
+            validator: None,
             partition_by: None,
             credentials: Credentials::default(),
             cookies: Cookies::default(),
@@ -187,6 +195,7 @@ impl Settings {
     /// To be called when something was changed.
     pub(crate) fn renew(&mut self) {
         self.id = next_number();
+        self.storing.has_validator = self.validator.is_some();
         self.storing.cookies_declared = self.cookies.are_declared();
         self.fingerprint = self.fingerprint();
         self.streaks = Arc::default();
@@ -252,6 +261,7 @@ impl fmt::Debug for Settings {
             .field("ignore_host", &self.ignore_host)
             .field("bypass_when", &self.bypass_when.len())
             .field("store_when", &self.store_when.len())
+            .field("validator", &self.validator.is_some())
             .field(
                 "partition_by",
                 &self.partition_by.as_ref().map(|by| &by.name),

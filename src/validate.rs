@@ -7,7 +7,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, Response, StatusCode, header::ETAG, response::Parts};
+use http::{HeaderMap, Request, Response, StatusCode, header::ETAG, response::Parts};
 use http_body::Body;
 use tokio::time::Instant;
 
@@ -18,15 +18,17 @@ use crate::{
     entry::{Entry, Origin, StoredHead},
     flight::{Ending, Guard, Shared},
     future::Leave,
-    headers::{Forwarded, say_forwarded, say_standing_in, without_own},
+    headers::{Forwarded, say_forwarded, say_hit, say_standing_in, without_own},
     judge::{Judged, Started, judge},
     key::Key,
     marks::Mark,
     nesting::stamp,
     pending::Pending,
     policy::{CachePolicy, is_same_by_head, speaks_of, updated},
-    settings::Settings,
+    settings::{Settings, Validator},
     status::Reason,
+    store::codec::MAX_TEXT,
+    timer::until,
 };
 
 /// What is stored, in place of an answer with this status, or of none; if it may.
@@ -49,6 +51,19 @@ pub(crate) fn standing_in<B: Body>(
     say_standing_in(response.headers_mut(), said, leave.mode);
     stamp(response.extensions_mut(), leave.stamp);
     Some(response)
+}
+
+/// What the validator of a layer says to a request, if it says so in time.
+pub(crate) async fn version<R>(
+    validator: &Validator,
+    request: Request<R>,
+    deadline: Instant,
+) -> (Request<R>, Option<Box<str>>) {
+    let (head, body) = request.into_parts();
+    let asked = validator(&head);
+    let said = until(deadline, asked).await.flatten();
+    let said = said.filter(|said| !said.is_empty() && said.len() <= MAX_TEXT);
+    (Request::from_parts(head, body), said.map(Into::into))
 }
 
 /// Those who wait get nothing of a response that answers nobody before it was validated; it is
@@ -81,6 +96,20 @@ pub(crate) struct Asked<'a> {
 }
 
 impl Asked<'_> {
+    /// The stored response, which the layer's own validator says is still good: as if the inner service
+    /// had said so, and a hit for whoever asked.
+    pub(crate) fn confirmed<B: Body>(
+        self,
+        guard: Guard,
+        stored: Arc<Entry>,
+    ) -> Response<ResponseBody<B>> {
+        let mode = self.leave.mode;
+        let (answer, ()) = Response::new(()).into_parts();
+        let (mut response, ttl) = self.freshened(guard, answer, stored);
+        say_hit(response.headers_mut(), ttl, mode);
+        response
+    }
+
     /// §4.3.3, §4.3.4: the stored response, updated by this answer and stored so.
     pub(crate) fn not_modified<B: Body>(
         self,
@@ -88,6 +117,16 @@ impl Asked<'_> {
         answer: Parts,
         stored: Arc<Entry>,
     ) -> Response<ResponseBody<B>> {
+        self.freshened(guard, answer, stored).0
+    }
+
+    /// The same, and for how many seconds it is fresh now.
+    fn freshened<B: Body>(
+        self,
+        guard: Guard,
+        answer: Parts,
+        stored: Arc<Entry>,
+    ) -> (Response<ResponseBody<B>>, i64) {
         let Self {
             settings,
             pending,
@@ -106,8 +145,10 @@ impl Asked<'_> {
             // What was asked for still holds, but nobody knows how: it answers this once.
             false => Judged::Refuse(Reason::Status),
         };
+        let mut ttl = 0;
         match judged {
             Judged::Share(shared, true) => {
+                ttl = shared.head.lifetime.ttl(cache.now());
                 let origin = guard.flight().origin();
                 let updated = with_tag_of(&stored.head, &shared.head, &mut head.headers);
                 let entry = Arc::new(Entry::new(updated, stored.body.clone(), origin));
@@ -141,7 +182,7 @@ impl Asked<'_> {
         *response.extensions_mut() = head.extensions;
         say_forwarded(response.headers_mut(), said, leave.mode);
         stamp(response.extensions_mut(), leave.stamp);
-        response
+        (response, ttl)
     }
 }
 

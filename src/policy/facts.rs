@@ -31,6 +31,8 @@ pub(crate) struct StoringSettings {
     pub(crate) stale_while_revalidate: Duration,
     /// The same for failures (RFC 5861, 4).
     pub(crate) stale_if_error: Duration,
+    /// The layer itself can say whether a stored response still holds.
+    pub(crate) has_validator: bool,
     /// Complete bodies without an entity tag get a weak one.
     pub(crate) weak_etags: bool,
     /// By which part of it the layer's own `ttl` may be shortened, at random.
@@ -57,6 +59,7 @@ impl Default for StoringSettings {
             targeted: Vec::new(),
             stale_while_revalidate: Duration::ZERO,
             stale_if_error: Duration::ZERO,
+            has_validator: false,
             weak_etags: true,
             jitter: 0.1,
             ttl: Duration::from_secs(60),

@@ -192,6 +192,7 @@ impl Response<'_> {
         let if_error = window(directives.stale_if_error, settings.stale_if_error);
         // Where the inner service cannot be reached any age is better than none (§4.2.4).
         let is_of_use = validation::has_validator(self.headers)
+            || settings.has_validator
             || (allowed && settings.preset == Preset::Rfc9111);
         let kept = match is_of_use {
             true => freshness.lifetime.clamp(LEAST_KEPT, MOST_KEPT),

@@ -6,11 +6,11 @@
 //! head of a response: key | status (2) | HTTP version | response time, initial age, freshness,
 //!                     | how long it is kept and served stale (3), the handler's ttl (8 each)
 //!                     | writer, its sequence (8 each) | flags | length and checksum of the body (8 each)
-//!                     | groups | fields
+//!                     | groups | validator | fields
 //! head of a rule:     key | names
 //! ```
 //!
-//! All numbers are little-endian. Names and groups have their length in front in 2 bytes, the key and
+//! All numbers are little-endian. Names, groups and the validator have their length in front in 2 bytes, the key and
 //! values in 4; lists their count in 2. The first checksum covers kind, length and head, the one in
 //! the head the body; both are XXH3: they find damage, not malice. When a response ends follows from
 //! its three times.
@@ -66,9 +66,9 @@ const FLAGS: u8 = 63;
 const MAX_FIELDS: u16 = 160;
 /// More selecting fields than any response names.
 const MAX_NAMES: u16 = 64;
-/// How many groups a response may have, and how long their names may be.
+/// How many groups a response may have, and how long their names and a validator may be.
 const MAX_GROUPS: u16 = 32;
-const MAX_GROUP: usize = 256;
+pub(crate) const MAX_TEXT: usize = 256;
 /// A body is copied and hashed in pieces that are still in the nearest cache when they are hashed.
 const PIECE: usize = 16 << 10;
 /// Times above this are none; so no sum of them overflows.
@@ -103,6 +103,7 @@ pub(crate) struct ResponseFrame {
     pub(crate) said: Said,
     pub(crate) groups: Box<[Box<str>]>,
     pub(crate) own_tag: bool,
+    pub(crate) validator: Option<Box<str>>,
     /// The cache that wrote it, and the sequence of its log when the fill started.
     pub(crate) writer: u64,
     pub(crate) sequence: u64,
@@ -237,6 +238,9 @@ pub(crate) fn encode_response(
     for group in &head.groups {
         put_short(&mut out, group.as_bytes());
     }
+    // Empty: none.
+    let validator = head.validator.as_deref().unwrap_or_default();
+    put_short(&mut out, validator.as_bytes());
     let mut slots = 0;
     let fields: Vec<_> = head
         .headers
@@ -396,11 +400,12 @@ impl<'i> Input<'i> {
         Ok(time)
     }
 
-    fn group(&mut self) -> Read<Box<str>> {
-        let name = self.short()?;
-        sense(name.len() <= MAX_GROUP)?;
-        let name = std::str::from_utf8(name).map_err(|_| FrameFault::Malformed)?;
-        Ok(name.into())
+    /// A group or a validator.
+    fn text(&mut self) -> Read<Box<str>> {
+        let text = self.short()?;
+        sense(text.len() <= MAX_TEXT)?;
+        let text = std::str::from_utf8(text).map_err(|_| FrameFault::Malformed)?;
+        Ok(text.into())
     }
 
     fn short(&mut self) -> Read<&'i [u8]> {
@@ -477,8 +482,9 @@ impl<'i> Input<'i> {
         }
         sense(body.len() as u64 == length)?;
         let groups = (0..self.count(MAX_GROUPS, 2)?)
-            .map(|_| self.group())
+            .map(|_| self.text())
             .collect::<Read<_>>()?;
+        let validator = Some(self.text()?).filter(|validator| !validator.is_empty());
         let fields = self.fields()?;
         sense(self.0.is_empty())?;
         let stored = stored_fields(fields, Strip::NOTHING);
@@ -507,6 +513,7 @@ impl<'i> Input<'i> {
             },
             groups,
             own_tag: flags & OWN_TAG != 0,
+            validator,
             writer,
             sequence,
             shareable: flags & SHAREABLE != 0,

@@ -14,4 +14,5 @@ mod settings;
 mod tables;
 mod unsafe_methods;
 mod validation;
+mod validator;
 mod weak_tags;

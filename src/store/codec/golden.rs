@@ -68,6 +68,7 @@ fn all() -> Vec<Golden> {
         public: true,
     };
     stale.own_tag = true;
+    stale.validator = Some("v7".into());
     stale.groups = ["news", "caf\u{e9}"].map(Box::from).into();
     let names = ["accept-encoding", "x-tenant"].map(HeaderName::from_static);
     let bare = fields(&[date]);
@@ -123,6 +124,7 @@ fn golden_frames_are_written_and_read_as_ever() {
                     said: head.said,
                     groups: head.groups.clone(),
                     own_tag: head.own_tag,
+                    validator: head.validator.clone(),
                     writer: WRITER,
                     sequence: SEQUENCE,
                     shareable: head.shareable,

@@ -41,6 +41,7 @@ pub(super) fn head_of(status: u16, version: Version, fields: &HeaderMap) -> Stor
         headers: stored_head(fields, Strip::NOTHING, SystemTime::now()),
         status_slot: has_status_slot(fields),
         own_tag: false,
+        validator: None,
         lifetime: Lifetime {
             response_time: 5,
             initial_age: 7,

@@ -188,6 +188,7 @@ impl Inner {
             headers: frame.headers,
             status_slot: frame.status_slot,
             own_tag: frame.own_tag,
+            validator: frame.validator,
             lifetime,
             staleness: frame.staleness,
             groups: frame.groups,
