@@ -1,12 +1,13 @@
 //! The caching rules: pure functions of heads and times.
 //!
 //! Nothing here is async, reads a clock or touches a store; `now` is an argument. The names of
-//! sections are those of [RFC 9111](https://www.rfc-editor.org/rfc/rfc9111). These rules hold:
+//! sections are those of [RFC 9111](https://www.rfc-editor.org/rfc/rfc9111). These rules hold; (R) is the
+//! preset `rfc9111()`:
 //!
 //! **Who wins**
 //! - `no-store`, `private` and `Set-Cookie` win over every setting and over the handler.
-//! - Then [`CachePolicy`] of the handler, `force_ttl` of the layer, `s-maxage`, `max-age`,
-//!   `Expires`, and the layer's `ttl`, in this order (§4.2.1).
+//! - Then [`CachePolicy`] of the handler, `force_ttl` of the layer, a targeted field (RFC 9213),
+//!   `s-maxage`, `max-age`, `Expires`, a heuristic (R), and the layer's `ttl`, in this order (§4.2.1).
 //! - A handler's ttl wins over `no-cache`, too; `force_ttl` does not.
 //! - Silent is a response without max-age, s-maxage, Expires, no-cache, no-store, private and
 //!   Set-Cookie; `public` or `must-revalidate` alone is silent.
@@ -23,22 +24,35 @@
 //! - `Set-Cookie`: never, unless the route opted in; then as if the field were not there.
 //! - Silent: 200, 203, 204, 301, 308 for `ttl`; 404 and 410 for `negative_ttl`; zero is never.
 //! - Explicit: any 2xx but 206, 300-308 but 304, 404, 410.
-//! - Other statuses: never. 206 and 304 are no full responses (§3.3, §4.3.4); 1xx are not final
-//!   (§3).
+//! - Other statuses: never; (R) all final ones, those of `must-understand` only where they are
+//!   understood (§3, §5.2.2.3). 206 and 304 are no full responses (§3.3, §4.3.4); 1xx are not final.
 //! - 5xx: only to those who wait already, if nothing but the status forbids storing.
 //! - Event streams, gRPC, `multipart/x-mixed-replace`, 101, announced trailers: never.
 //! - An answer to a personal request: only if it is explicitly shareable: `public`, `s-maxage`
 //!   above 0, `CachePolicy::public()`; where `Authorization` is all, `must-revalidate` (§3.5).
 //! - `CachePolicy::no_store()`: never.
-//! - `no-cache`: not without validation (§5.2.2.4).
+//! - `no-cache`, and what is stale as it comes: only with something by which it can be validated, or
+//!   a window in which it may be stale (§5.2.2.4, §4.2).
 //! - A declared length above `max_body_size`, or several that differ: never.
 //! - More than 128 fields, or 64 KiB of them: never.
 //!
 //! **Freshness** (`freshness.rs`)
 //! - `Expires` counts from `Date`, else from now; invalid or contradictory, it is past (§5.3).
 //! - Age at arrival: `Age`, `Date` and the time that the answer took (§4.2.3).
-//! - A response that is not younger than its lifetime is not stored (§4.2).
+//! - (R) A tenth of the time since `Last-Modified`, a day at the most, for the statuses of RFC 9110,
+//!   15.1 and for `public` (§4.2.2).
 //! - No lifetime and no age is above 2^31 seconds (§1.2.2).
+//!
+//! **Reuse** (`reuse.rs`)
+//! - `no-cache` of a request: not without validation (§5.2.1.4). (R) `max-age`: not older, `min-fresh`: not
+//!   shorter, and neither stale (§5.2.1.1, §5.2.1.3); `max-stale`: as stale as that (§5.2.1.2).
+//! - Stale: in the window of `stale-while-revalidate`; for a failure in that of `stale-if-error` (RFC 5861),
+//!   (R) and where the inner service cannot be reached (§4.2.4).
+//! - `must-revalidate`, `proxy-revalidate`, `no-cache` forbid all of that; `s-maxage` what the response
+//!   does not say itself (§5.2.2).
+//!
+//! **Targeted fields, groups, `No-Vary-Search`** (`targeted.rs`, `groups.rs`, `search.rs`)
+//! - They are structured fields: one bad member, and the field is not there.
 //!
 //! **Variants** (`vary.rs`, `nominated.rs`)
 //! - `Vary` is one list over all lines, without case; `*` in any syntax: not stored (§4.1).
@@ -52,7 +66,11 @@
 //!   Accept-Language without case; Accept-Encoding and Accept-Language by what they mean.
 //! - An absent field differs from an empty one.
 //!
-//! **What a client has already** (`validation.rs`)
+//! **What a client has already, and what the inner service still has** (`validation.rs`)
+//! - A stale response is asked for by its only `ETag` and `Last-Modified` (§4.3.1). A 304 speaks of it if
+//!   its tag is the same, strongly where it is strong; without one its date; without any of both (§4.3.4).
+//! - The fields of a 304 replace those stored, but those about the bytes of the body (§3.2).
+//! - The answer to a HEAD is of the stored GET if tag, date and length are the same (§4.3.5).
 //! - `If-None-Match` is compared weakly, over all lines; `*` matches (§4.3.2; RFC 9110, 13.1.2).
 //! - `If-Modified-Since` counts only without it, against `Last-Modified`, else `Date` (§4.3.2); what is
 //!   no date is ignored.
