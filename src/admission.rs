@@ -15,7 +15,7 @@ use http_body::Body;
 
 use crate::{
     head::HeadRef,
-    key::{FieldParts, KeyParts, MAX_KEY, normal_authority},
+    key::{FieldParts, KeyParts, MAX_KEY, WrittenKey, normal_authority},
     personal::{Field, meaning},
     policy::RequestDirectives,
     searches::Search,
@@ -59,9 +59,7 @@ pub(crate) fn ask_closures(settings: &Settings, head: &Parts) -> Said {
 #[derive(Debug, Default)]
 pub(crate) struct Lookup<'a> {
     pub(crate) parts: KeyParts<'a>,
-    pub(crate) hash: u64,
-    /// The length of the written key.
-    pub(crate) key_len: usize,
+    pub(crate) key: WrittenKey,
     pub(crate) is_head: bool,
     pub(crate) directives: RequestDirectives,
     /// They demand something.
@@ -84,7 +82,7 @@ impl Lookup<'_> {
         let is_applied = search.apply(settings.cache.searches(), &mut self.parts);
         self.search = Some(search);
         if is_applied {
-            (self.hash, self.key_len) = self.parts.hash();
+            self.key = self.parts.write();
         }
         is_applied
     }
@@ -176,8 +174,8 @@ fn look_at<'a, B: Body>(
         lookup.personal = personal;
         lookup.authorization = seen.authorization;
     }
-    (lookup.hash, lookup.key_len) = lookup.parts.hash();
-    if lookup.key_len > MAX_KEY {
+    lookup.key = lookup.parts.write();
+    if lookup.key.bytes.len() > MAX_KEY {
         return Err(Reason::KeyTooLong);
     }
     Ok(())
@@ -315,6 +313,15 @@ fn has_body<B: Body>(head: HeadRef<'_>, seen: &Seen<'_>, body: &B) -> bool {
     !is_framed_by_fields && !is_empty() && !head.headers.contains_key(CONTENT_LENGTH)
 }
 
+/// The usual case first: to look for bytes above 0x7F takes longer.
+#[inline]
+fn text_of(value: &HeaderValue) -> Option<&str> {
+    match value.to_str() {
+        Ok(text) => Some(text),
+        Err(_) => std::str::from_utf8(value.as_bytes()).ok(),
+    }
+}
+
 fn key_parts<'a>(
     settings: &'a Settings,
     head: HeadRef<'a>,
@@ -323,9 +330,9 @@ fn key_parts<'a>(
 ) -> Result<(), Reason> {
     let uri = original_uri(head.extensions, head.uri);
     let scheme = uri.scheme_str();
-    let host = match host.map(|host| std::str::from_utf8(host.as_bytes())) {
-        Some(Ok(host)) => Some(host),
-        Some(Err(_)) => return Err(Reason::HostConflict),
+    let host = match host.map(text_of) {
+        Some(Some(host)) => Some(host),
+        Some(None) => return Err(Reason::HostConflict),
         None => None,
     };
     let host = host.map(|host| normal_authority(scheme, host));

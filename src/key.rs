@@ -2,9 +2,9 @@
 //! ([RFC 9111, section 4](https://www.rfc-editor.org/rfc/rfc9111#section-4)).
 //!
 //! A key is a list of parts, each with a mark of its kind and its length, so that no two lists
-//! give the same bytes. The parts are borrowed from the request and visited by a [`Sink`]: one
-//! hashes them, one compares them with stored bytes, one writes those bytes. A hit therefore
-//! builds no string, and what is compared can never differ from what was stored.
+//! give the same bytes. The parts are borrowed from the request and written once, on the stack: these
+//! bytes are hashed, compared with stored ones and, where nothing is found, stored. A hit therefore
+//! allocates nothing, and what is compared can never differ from what was stored.
 //!
 //! What belongs into the key is collected by `admission.rs`; which settings shape it is said by
 //! [`Query`] and the options of the layer.
@@ -12,6 +12,7 @@
 use std::{
     borrow::Cow,
     hash::{BuildHasher, Hasher},
+    ops::Deref,
     sync::{Arc, LazyLock},
 };
 
@@ -71,11 +72,6 @@ impl Part {
     ];
 }
 
-/// Something that takes the parts of a key, one after the other.
-pub(crate) trait Sink {
-    fn part(&mut self, kind: Part, bytes: &[u8]);
-}
-
 /// Declared cookies, by name.
 pub(crate) type CookieParts<'a> = SmallVec<[(&'a str, &'a [u8]); 2]>;
 /// Fields, by name.
@@ -108,77 +104,145 @@ pub(crate) struct KeyParts<'a> {
 }
 
 impl KeyParts<'_> {
-    /// Shows every part to `sink`, in an order that is part of the format.
+    /// The primary key, in an order of parts that is a part of the format.
     #[inline]
-    pub(crate) fn visit(&self, sink: &mut impl Sink) {
+    pub(crate) fn write(&self) -> WrittenKey {
+        let mut out = KeyBytes::default();
         if self.depth > 0 {
-            sink.part(Part::Depth, &[self.depth]);
+            write_part(&mut out, Part::Depth, &[self.depth]);
         }
-        sink.part(Part::Fingerprint, self.fingerprint.as_bytes());
+        write_part(&mut out, Part::Fingerprint, self.fingerprint.as_bytes());
         if let Some(scheme) = self.scheme {
-            sink.part(Part::Scheme, scheme.as_bytes());
+            write_part(&mut out, Part::Scheme, scheme.as_bytes());
         }
         if let Some(authority) = &self.authority {
-            sink.part(Part::Authority, authority.as_bytes());
+            write_part(&mut out, Part::Authority, authority.as_bytes());
         }
-        sink.part(Part::Path, self.path.as_bytes());
+        write_part(&mut out, Part::Path, self.path.as_bytes());
         if let Some(query) = &self.query {
-            sink.part(Part::Query, query.as_bytes());
+            write_part(&mut out, Part::Query, query.as_bytes());
         }
+        self.write_seldom(&mut out);
+        WrittenKey {
+            hash: hash(&out),
+            bytes: out,
+        }
+    }
+
+    /// What most keys do not have.
+    #[inline]
+    fn write_seldom(&self, out: &mut KeyBytes) {
         if let Some((path, query)) = &self.rewritten {
-            sink.part(Part::RewrittenPath, path.as_bytes());
+            write_part(out, Part::RewrittenPath, path.as_bytes());
             if let Some(query) = query {
-                sink.part(Part::RewrittenQuery, query.as_bytes());
+                write_part(out, Part::RewrittenQuery, query.as_bytes());
             }
         }
         if let Some(partition) = &self.partition {
-            sink.part(Part::Partition, partition.as_bytes());
+            write_part(out, Part::Partition, partition.as_bytes());
         }
         for (name, value) in &self.cookies {
-            sink.part(Part::CookieName, name.as_bytes());
-            sink.part(Part::CookieValue, value);
+            write_part(out, Part::CookieName, name.as_bytes());
+            write_part(out, Part::CookieValue, value);
         }
         for (name, value) in &self.unseen {
-            sink.part(Part::FieldName, name.as_bytes());
-            sink.part(Part::FieldValue, value);
+            write_part(out, Part::FieldName, name.as_bytes());
+            write_part(out, Part::FieldValue, value);
         }
         if let Some(content) = self.content {
-            sink.part(Part::Content, content);
+            write_part(out, Part::Content, content);
         }
         if let Some(search) = &self.search {
-            sink.part(Part::Search, search.as_bytes());
+            write_part(out, Part::Search, search.as_bytes());
         }
     }
+}
 
-    /// The hash of the primary key, and its length in bytes.
+/// Longer keys go to the heap.
+const SHORT: usize = 192;
+
+/// The bytes of a key that is being written.
+#[derive(Debug, Clone)]
+pub(crate) struct KeyBytes {
+    len: usize,
+    short: [u8; SHORT],
+    /// All of it, if it is too long for the stack.
+    long: Vec<u8>,
+}
+
+impl Default for KeyBytes {
     #[inline]
-    pub(crate) fn hash(&self) -> (u64, usize) {
-        let mut sink = HashSink {
-            hasher: SEED.build_hasher(),
+    fn default() -> Self {
+        Self {
             len: 0,
-        };
-        self.visit(&mut sink);
-        (sink.hasher.finish(), sink.len)
+            short: [0; SHORT],
+            long: Vec::new(),
+        }
     }
+}
 
-    /// Whether `stored` holds this key, followed by `variant`.
+impl Deref for KeyBytes {
+    type Target = [u8];
+
     #[inline]
-    pub(crate) fn matches(&self, variant: &[u8], stored: &[u8]) -> bool {
-        let mut sink = CompareSink {
-            rest: stored,
-            equal: true,
-        };
-        self.visit(&mut sink);
-        sink.equal && sink.rest == variant
+    fn deref(&self) -> &[u8] {
+        match self.len <= SHORT {
+            true => &self.short[..self.len],
+            false => &self.long,
+        }
     }
+}
 
-    /// The key with bytes of its own, for a request that found nothing.
-    pub(crate) fn to_key(&self, hash: u64, len: usize) -> Key {
-        let mut sink = WriteSink(Vec::with_capacity(len));
-        self.visit(&mut sink);
+#[inline]
+fn write_part(out: &mut KeyBytes, kind: Part, bytes: &[u8]) {
+    let end = out.len + HEAD + bytes.len();
+    let Some(room) = out.short.get_mut(out.len..end) else {
+        return write_long(out, kind, bytes);
+    };
+    room[..HEAD].copy_from_slice(&head_of(kind, bytes));
+    room[HEAD..].copy_from_slice(bytes);
+    out.len = end;
+}
+
+#[cold]
+fn write_long(out: &mut KeyBytes, kind: Part, bytes: &[u8]) {
+    if out.len <= SHORT {
+        out.long.extend_from_slice(&out.short[..out.len]);
+    }
+    out.long.extend_from_slice(&head_of(kind, bytes));
+    out.long.extend_from_slice(bytes);
+    out.len = out.long.len();
+}
+
+/// In front of each part: its kind, and its length.
+const HEAD: usize = 5;
+
+#[inline]
+fn head_of(kind: Part, bytes: &[u8]) -> [u8; HEAD] {
+    let [a, b, c, d] = (bytes.len() as u32).to_le_bytes();
+    [kind as u8, a, b, c, d]
+}
+
+#[inline]
+fn hash(bytes: &[u8]) -> u64 {
+    let mut hasher = SEED.build_hasher();
+    hasher.write(bytes);
+    hasher.finish()
+}
+
+/// The primary key of a request that is being looked up.
+#[derive(Debug, Default)]
+pub(crate) struct WrittenKey {
+    pub(crate) hash: u64,
+    pub(crate) bytes: KeyBytes,
+}
+
+impl WrittenKey {
+    /// With bytes of its own, for a request that found nothing.
+    pub(crate) fn to_key(&self) -> Key {
         Key {
-            hash,
-            bytes: sink.0.into(),
+            hash: self.hash,
+            bytes: (&*self.bytes).into(),
         }
     }
 }
@@ -204,41 +268,32 @@ impl Key {
 impl Key {
     /// This primary key with another query, and the rule by which that was written.
     pub(crate) fn with_search(&self, query: Option<&str>, rule: Option<&str>) -> Self {
-        let (mut hash, mut bytes) = (
-            HashSink {
-                hasher: SEED.build_hasher(),
-                len: 0,
-            },
-            WriteSink(Vec::with_capacity(self.bytes.len())),
-        );
-        let mut add = |kind: Part, part: &[u8]| {
-            hash.part(kind, part);
-            bytes.part(kind, part);
-        };
+        let mut out = KeyBytes::default();
         for (kind, part) in parts_of(&self.bytes) {
             match kind {
                 Part::Query | Part::Search => {}
-                kind => add(kind, part),
+                kind => write_part(&mut out, kind, part),
             }
-            // In its place behind the path, as `visit` shows it.
+            // In its place behind the path, as `write` has it.
             if let (Part::Path, Some(query)) = (kind, query) {
-                add(Part::Query, query.as_bytes());
+                write_part(&mut out, Part::Query, query.as_bytes());
             }
         }
         if let Some(rule) = rule {
-            add(Part::Search, rule.as_bytes());
+            write_part(&mut out, Part::Search, rule.as_bytes());
         }
-        Self {
-            hash: hash.hasher.finish(),
-            bytes: bytes.0.into(),
-        }
+        let written = WrittenKey {
+            hash: hash(&out),
+            bytes: out,
+        };
+        written.to_key()
     }
 }
 
 /// The parts that were written into a key.
 fn parts_of(mut bytes: &[u8]) -> impl Iterator<Item = (Part, &[u8])> {
     std::iter::from_fn(move || {
-        let (head, rest) = bytes.split_first_chunk::<5>()?;
+        let (head, rest) = bytes.split_first_chunk::<HEAD>()?;
         let len = u32::from_le_bytes([head[1], head[2], head[3], head[4]]) as usize;
         let (part, rest) = rest.split_at_checked(len)?;
         bytes = rest;
@@ -262,55 +317,6 @@ pub(crate) fn variant_hash(primary: u64, suffix: &[u8]) -> u64 {
     hasher.write_u64(primary);
     hasher.write(suffix);
     hasher.finish()
-}
-
-struct HashSink<H> {
-    hasher: H,
-    len: usize,
-}
-
-impl<H: Hasher> Sink for HashSink<H> {
-    #[inline]
-    fn part(&mut self, kind: Part, bytes: &[u8]) {
-        self.hasher
-            .write_u64((kind as u64) << 56 | bytes.len() as u64);
-        self.hasher.write(bytes);
-        self.len += 5 + bytes.len();
-    }
-}
-
-struct CompareSink<'s> {
-    rest: &'s [u8],
-    equal: bool,
-}
-
-impl Sink for CompareSink<'_> {
-    #[inline]
-    fn part(&mut self, kind: Part, bytes: &[u8]) {
-        if !self.equal {
-            return;
-        }
-        let Some((head, rest)) = self.rest.split_first_chunk::<5>() else {
-            self.equal = false;
-            return;
-        };
-        let len = u32::from_le_bytes([head[1], head[2], head[3], head[4]]) as usize;
-        self.equal = head[0] == kind as u8 && len == bytes.len() && rest.get(..len) == Some(bytes);
-        if self.equal {
-            self.rest = &rest[len..];
-        }
-    }
-}
-
-struct WriteSink(Vec<u8>);
-
-impl Sink for WriteSink {
-    fn part(&mut self, kind: Part, bytes: &[u8]) {
-        self.0.push(kind as u8);
-        self.0
-            .extend_from_slice(&(bytes.len() as u32).to_le_bytes());
-        self.0.extend_from_slice(bytes);
-    }
 }
 
 /// An authority in the form in which it is compared: lower case, without the default port of
@@ -346,30 +352,67 @@ mod tests {
     }
 
     #[test]
-    fn the_written_key_is_the_one_that_matches() {
+    fn what_is_written_is_what_is_stored() {
         let mut key = parts("/a", Some("q=1"));
         key.unseen.push(("hx-request", Cow::Borrowed(b"true")));
         key.cookies.push(("lang", b"de"));
-        let (hash, len) = key.hash();
-        let stored = key.to_key(hash, len);
-        assert_eq!(stored.bytes.len(), len);
-        assert!(key.matches(b"", &stored.bytes));
-        assert!(!key.matches(b"x", &stored.bytes));
-        for cut in 0..stored.bytes.len() {
-            assert!(!key.matches(b"", &stored.bytes[..cut]), "cut at {cut}");
-        }
+        let written = key.write();
+        let stored = written.to_key();
+        assert_eq!(
+            (stored.hash, &*stored.bytes),
+            (written.hash, &*written.bytes)
+        );
+        let names: Vec<_> = parts_of(&stored.bytes).collect();
+        assert_eq!(
+            names,
+            [
+                (Part::Fingerprint, &b""[..]),
+                (Part::Authority, b"example.com"),
+                (Part::Path, b"/a"),
+                (Part::Query, b"q=1"),
+                (Part::CookieName, b"lang"),
+                (Part::CookieValue, b"de"),
+                (Part::FieldName, b"hx-request"),
+                (Part::FieldValue, b"true"),
+            ]
+        );
         let variant = stored.with_variant(b"gzip");
-        assert!(key.matches(&variant_suffix(b"gzip"), &variant.bytes));
-        assert!(!key.matches(b"", &variant.bytes));
+        assert_eq!(
+            variant.bytes.strip_prefix(&*stored.bytes),
+            Some(&variant_suffix(b"gzip")[..])
+        );
         assert_ne!(variant.hash, stored.hash);
     }
 
     #[test]
+    fn a_long_key_is_written_like_a_short_one() {
+        for len in [0, SHORT - 60, SHORT, SHORT + 1, 5_000] {
+            let path = format!("/{}", "x".repeat(len));
+            let key = parts(&path, Some("q=1")).write();
+            let written: Vec<_> = parts_of(&key.bytes).collect();
+            assert_eq!(written[2], (Part::Path, path.as_bytes()), "{len}");
+            assert_eq!(written[3], (Part::Query, &b"q=1"[..]), "{len}");
+            assert_eq!(written.len(), 4, "{len}");
+        }
+    }
+
+    #[test]
+    fn a_key_with_another_query_is_the_key_of_that_query() {
+        let mut key = parts("/a", Some("q=1"));
+        key.unseen.push(("hx-request", Cow::Borrowed(b"true")));
+        let one = key.write().to_key();
+        key.query = Some(Cow::Borrowed("q=2"));
+        key.search = Some("rule".into());
+        let other = key.write().to_key();
+        assert_eq!(one.with_search(Some("q=2"), Some("rule")), other);
+        assert_eq!(other.with_search(Some("q=1"), None), one);
+        key.query = None;
+        assert_eq!(one.with_search(None, Some("rule")), key.write().to_key());
+    }
+
+    #[test]
     fn keys_that_look_alike_differ() {
-        let lone = |key: KeyParts<'_>| {
-            let (hash, len) = key.hash();
-            key.to_key(hash, len)
-        };
+        let lone = |key: KeyParts<'_>| key.write().to_key();
         let with_authority = |authority: &'static str, path: &'static str| KeyParts {
             authority: Some(Cow::Borrowed(authority)),
             path,

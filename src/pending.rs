@@ -107,7 +107,7 @@ impl Pending {
             hasher.write(text);
             hasher.finish()
         };
-        let mark = mark_of(&[], lookup.hash);
+        let mark = mark_of(&[], lookup.key.hash);
         let marks = settings.cache.marks();
         let stored = stored.filter(|entry| is_candidate(&settings.cache, entry, lookup.personal));
         let is_shareable = local.is_some()
@@ -121,7 +121,7 @@ impl Pending {
             remote.learn_request(&lookup.parts);
         }
         Self {
-            key: lookup.parts.to_key(lookup.hash, lookup.key_len),
+            key: lookup.key.to_key(),
             mark,
             route_mark: matched_route(head.extensions)
                 .map_or(mark, |route| mark_of(route.as_bytes(), 0)),
@@ -241,7 +241,11 @@ impl Pending {
 
     /// What has been stored since the request was looked up.
     pub(crate) fn look(&self, request: &HeaderMap) -> Option<Hit> {
-        match self.cache.memory().find(&self.key, self.key.hash, request) {
+        match self
+            .cache
+            .memory()
+            .find(&self.key.bytes, self.key.hash, request)
+        {
             Found::Entry(entry) => self.hit(entry),
             Found::OtherVariants | Found::Nothing => None,
         }
@@ -276,7 +280,7 @@ impl Pending {
     /// By what memory tells variants apart by now, so that those who want different ones ask each
     /// for theirs.
     pub(crate) fn learn_rule(&mut self) {
-        let rule = self.cache.memory().rule(&self.key, self.key.hash);
+        let rule = self.cache.memory().rule(&self.key.bytes, self.key.hash);
         if rule.is_some() && rule != self.rule {
             self.rule = rule;
             self.forward = Forward::VaryMiss;
@@ -375,7 +379,10 @@ impl Pending {
 
     /// Takes notice of what memory has by now.
     pub(crate) fn learn_stored(&mut self, request: &HeaderMap) {
-        let found = self.cache.memory().find(&self.key, self.key.hash, request);
+        let found = self
+            .cache
+            .memory()
+            .find(&self.key.bytes, self.key.hash, request);
         if let Found::Entry(entry) = found {
             if self.is_candidate(&entry) {
                 self.stored = Some(entry);
@@ -445,7 +452,7 @@ impl Pending {
             return;
         }
         let memory = self.cache.memory();
-        let found = memory.find(&self.key, self.key.hash, request);
+        let found = memory.find(&self.key.bytes, self.key.hash, request);
         if matches!(found, Found::Nothing) {
             let rule = VaryRule::default();
             let _ = self.cache.promote(&self.key, &rule, request, local.clone());

@@ -270,10 +270,10 @@ impl<S> ResponseCache<S> {
         let (mut local, mut is_stored, mut is_stale) = (None, false, None);
         let mut found = cache
             .memory()
-            .find(&lookup.parts, lookup.hash, head.headers);
+            .find(&lookup.key.bytes, lookup.key.hash, head.headers);
         if settings.no_vary_search && matches!(found, Found::Nothing) && lookup.search(settings) {
-            let (parts, hash) = (&lookup.parts, lookup.hash);
-            found = cache.memory().find(parts, hash, head.headers);
+            let key = &lookup.key;
+            found = cache.memory().find(&key.bytes, key.hash, head.headers);
         }
         let now = cache.now();
         let forward = match &found {
@@ -337,7 +337,10 @@ impl<S> ResponseCache<S> {
         refreshed: bool,
     ) -> Option<Step> {
         let settings = &*self.settings;
-        let rule = settings.cache.memory().rule(&lookup.parts, lookup.hash);
+        let rule = settings
+            .cache
+            .memory()
+            .rule(&lookup.key.bytes, lookup.key.hash);
         let known = (None, Some(hit.entry.clone()));
         let mut pending = Pending::new(settings, head, lookup, rule, Forward::Stale, known);
         if hit.entry.is_gone() || pending.is_answered_further_in() {
@@ -378,9 +381,10 @@ impl<S> ResponseCache<S> {
         };
         let rule = match found {
             Found::Nothing => None,
-            Found::Entry(_) | Found::OtherVariants => {
-                settings.cache.memory().rule(&lookup.parts, lookup.hash)
-            }
+            Found::Entry(_) | Found::OtherVariants => settings
+                .cache
+                .memory()
+                .rule(&lookup.key.bytes, lookup.key.hash),
         };
         let mut pending = Pending::new(settings, head, lookup, rule, forward, (local, stored));
         if pending.is_answered_further_in() {

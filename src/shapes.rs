@@ -163,8 +163,7 @@ impl Shapes {
                         return keys;
                     }
                     parts.depth = depth;
-                    let (hash, len) = parts.hash();
-                    keys.push(parts.to_key(hash, len));
+                    keys.push(parts.write().to_key());
                 }
             }
         }
@@ -185,8 +184,7 @@ mod tests {
     use super::*;
 
     fn key(parts: KeyParts<'_>) -> Key {
-        let (hash, len) = parts.hash();
-        parts.to_key(hash, len)
+        parts.write().to_key()
     }
 
     #[test]

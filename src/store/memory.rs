@@ -22,7 +22,7 @@ use smallvec::SmallVec;
 use crate::{
     entry::{Entry, Millis, OVERHEAD},
     invalidation::PrehashedBuilder,
-    key::{Key, KeyParts, variant_hash, variant_suffix},
+    key::{Key, variant_hash, variant_suffix},
     policy::VaryRule,
     status::Reason,
 };
@@ -101,43 +101,24 @@ impl PartialEq for MapKey {
 
 impl Eq for MapKey {}
 
-/// A primary key, written or still in parts.
-pub(crate) trait PrimaryKey {
-    /// Whether `stored` is this key, followed by `variant`.
-    fn matches(&self, variant: &[u8], stored: &[u8]) -> bool;
-}
-
-impl PrimaryKey for KeyParts<'_> {
-    #[inline]
-    fn matches(&self, variant: &[u8], stored: &[u8]) -> bool {
-        KeyParts::matches(self, variant, stored)
-    }
-}
-
-impl PrimaryKey for Key {
-    fn matches(&self, variant: &[u8], stored: &[u8]) -> bool {
-        stored.strip_prefix(&*self.bytes) == Some(variant)
-    }
-}
-
-/// A key that need not be written to be compared.
-struct Borrowed<'k, K> {
+/// A key that is borrowed in two pieces.
+struct Borrowed<'k> {
     hash: u64,
-    primary: &'k K,
+    primary: &'k [u8],
     variant: &'k [u8],
 }
 
-impl<K> Hash for Borrowed<'_, K> {
+impl Hash for Borrowed<'_> {
     #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64(self.hash);
     }
 }
 
-impl<K: PrimaryKey> Equivalent<MapKey> for Borrowed<'_, K> {
+impl Equivalent<MapKey> for Borrowed<'_> {
     #[inline]
     fn equivalent(&self, key: &MapKey) -> bool {
-        self.hash == key.0.hash && self.primary.matches(self.variant, &key.0.bytes)
+        self.hash == key.0.hash && key.0.bytes.strip_prefix(self.primary) == Some(self.variant)
     }
 }
 
@@ -296,7 +277,7 @@ impl Memory {
 
     /// The stored response that `request` selects: the newest whose variant matches (§4).
     #[inline]
-    pub(crate) fn find(&self, primary: &impl PrimaryKey, hash: u64, request: &HeaderMap) -> Found {
+    pub(crate) fn find(&self, primary: &[u8], hash: u64, request: &HeaderMap) -> Found {
         let place = Borrowed {
             hash,
             primary,
@@ -312,7 +293,7 @@ impl Memory {
     fn find_variant(
         &self,
         variants: &Variants,
-        primary: &impl PrimaryKey,
+        primary: &[u8],
         hash: u64,
         request: &HeaderMap,
     ) -> Found {
@@ -341,7 +322,7 @@ impl Memory {
     }
 
     /// By what the variants of a key are told apart, if it has any: the rule of the newest.
-    pub(crate) fn rule(&self, primary: &impl PrimaryKey, hash: u64) -> Option<VaryRule> {
+    pub(crate) fn rule(&self, primary: &[u8], hash: u64) -> Option<VaryRule> {
         let place = Borrowed {
             hash,
             primary,
