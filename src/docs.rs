@@ -4,6 +4,10 @@
 #[doc = include_str!("docs/rules.md")]
 pub mod rules {}
 
+/// What RFC 9111 and its kin require of a shared cache, one requirement per line.
+#[doc = include_str!("docs/rfc9111.md")]
+pub mod rfc9111 {}
+
 // Its examples need the feature; to be read it is there without, too.
 #[cfg(any(feature = "redis", not(doctest)))]
 #[doc = include_str!("docs/redis.md")]

@@ -41,6 +41,7 @@
 //! # Where to look
 //!
 //! - [`docs::rules`]: what is stored, for whom, and for how long, one rule per line.
+//! - [`docs::rfc9111`]: what the standards require, and what is done.
 //! - [`docs::redis`]: one cache for several processes.
 //! - [`ResponseCacheLayer`]: the options of a route. [`Cache`]: the shared handle.
 //! - [`CachePolicy`], [`Selector`], [`Query`], [`Credentials`]: what options and handlers take.

@@ -7,9 +7,41 @@ use super::syntax::trim;
 /// Fifty years of the mean length that the Gregorian calendar gives them.
 const FIFTY_YEARS: Duration = Duration::from_secs(50 * 31_556_952);
 
+/// The longest that a date can be.
+const LONGEST: usize = "Wednesday, 06-Nov-94 08:49:37 GMT".len();
+
 /// A date; one with a year of two digits is at most fifty years ahead of `now`.
+///
+/// In any case, though they are defined in one ([RFC 9111, section
+/// 4.2](https://www.rfc-editor.org/rfc/rfc9111#section-4.2)).
 pub(crate) fn http_date(bytes: &[u8], now: SystemTime) -> Option<SystemTime> {
     let text = std::str::from_utf8(trim(bytes)).ok()?;
+    match in_its_case(text, now) {
+        None if text.len() <= LONGEST => in_its_case(&in_usual_case(text), now),
+        date => date,
+    }
+}
+
+/// Names of days and months begin with a capital letter, and the zone is of capital letters.
+fn in_usual_case(text: &str) -> String {
+    let mut is_inside = false;
+    let date: String = text
+        .chars()
+        .map(|letter| {
+            let was_inside = std::mem::replace(&mut is_inside, letter.is_ascii_alphabetic());
+            match was_inside {
+                true => letter.to_ascii_lowercase(),
+                false => letter.to_ascii_uppercase(),
+            }
+        })
+        .collect();
+    match date.strip_suffix("Gmt") {
+        Some(rest) => format!("{rest}GMT"),
+        None => date,
+    }
+}
+
+fn in_its_case(text: &str, now: SystemTime) -> Option<SystemTime> {
     match with_short_year(text) {
         Some(date) => date.in_century(now),
         None => httpdate::parse_http_date(text).ok(),
@@ -111,7 +143,9 @@ mod tests {
             ("another zone", NOW, "Sunday, 06-Nov-94 08:49:37 UTC", None),
             ("no such day", NOW, "Sun, 31 Nov 1994 08:49:37 GMT", None),
             ("no such hour", NOW, "Sun, 06 Nov 1994 24:00:00 GMT", None),
-            ("case counts (§5.6.7)", NOW, "sun, 06 nov 1994 08:49:37 gmt", None),
+            ("RFC 9111, 4.2: in another case", NOW, "sun, 06 NOV 1994 08:49:37 Gmt", THEN),
+            ("RFC 9111, 4.2: in another case, RFC 850", NOW, "SUNDAY, 06-nov-94 08:49:37 gmt", THEN),
+            ("RFC 9111, 4.2: in another case, asctime", NOW, "SUN nov  6 08:49:37 1994", THEN),
             ("two dates", NOW, "Sun, 06 Nov 1994 08:49:37 GMT, Sun, 06 Nov 1994 08:49:37 GMT", None),
             ("a number", NOW, "784111777", None),
             ("0", NOW, "0", None),
@@ -188,8 +222,9 @@ mod tests {
             let [rfc850, asctime] = other_forms(&text);
             let bytes = String::from_utf8_lossy(trim(&bytes)).into_owned();
             let zeros = asctime.replacen("  ", " 0", 1);
+            let forms = [text, rfc850, asctime, zeros];
             assert!(
-                [text, rfc850, asctime, zeros].contains(&bytes),
+                forms.iter().any(|form| form.eq_ignore_ascii_case(&bytes)),
                 "{bytes} was read as {found:?}"
             );
         }

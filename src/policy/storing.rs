@@ -248,11 +248,11 @@ impl Response<'_> {
             // §3.3: never as a full response. §4.3.4: only freshens.
             206 | 304 => Err(Reason::Status),
             // §5.2.2.3
-            _ if !self.settings.is_careful() => match self.directives.must_understand {
-                true if !is_understood(self.status) => Err(Reason::Status),
-                // §3: all final ones.
-                _ => Ok(()),
-            },
+            _ if self.directives.must_understand && !is_understood(self.status) => {
+                Err(Reason::Status)
+            }
+            // §3: all final ones.
+            _ if !self.settings.is_careful() => Ok(()),
             // §3: these when their freshness is explicit, some of them when it is not.
             200..=299 | 300..=308 | 404 | 410 => Ok(()),
             // §3: only final status codes; and no client's 400 becomes everybody's page.

@@ -4,12 +4,13 @@
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{
-        CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, IF_MATCH, IF_MODIFIED_SINCE,
-        IF_NONE_MATCH, IF_UNMODIFIED_SINCE, LAST_MODIFIED, TRANSFER_ENCODING,
+        AGE, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE,
+        ETAG, EXPIRES, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE,
+        LAST_MODIFIED, SET_COOKIE, TRANSFER_ENCODING, VARY,
     },
 };
 
-use super::storing::declared_length;
+use super::{storing::declared_length, syntax::members};
 
 /// Whether the conditions of a request come to 304 for a stored response.
 ///
@@ -105,8 +106,9 @@ pub(crate) fn is_same_by_head(head: &HeaderMap, stored: &HeaderMap, length: u64)
 
 /// The fields of a stored response, updated by those of a response without content (§3.2).
 ///
-/// The body stays, and with it what describes its bytes. `Date` is the new one's: where that has
-/// none, whoever stores it says when it came.
+/// The body stays, and with it what describes its bytes; what is said of the connection or to its
+/// other end alone updates nothing. `Date` is the new one's: where that has none, whoever stores it
+/// says when it came.
 pub(crate) fn updated(stored: &HeaderMap, by: &HeaderMap) -> HeaderMap {
     const OF_THE_BODY: [HeaderName; 4] = [
         CONTENT_LENGTH,
@@ -116,13 +118,54 @@ pub(crate) fn updated(stored: &HeaderMap, by: &HeaderMap) -> HeaderMap {
     ];
     let mut fields = stored.clone();
     fields.remove(DATE);
-    for name in by.keys().filter(|name| !OF_THE_BODY.contains(name)) {
+    let of_the_connection = named_by_connection(by);
+    let is_updated = |name: &&HeaderName| {
+        !OF_THE_BODY.contains(name) && !of_the_connection.iter().any(|of_it| of_it == *name)
+    };
+    for name in by.keys().filter(is_updated) {
         fields.remove(name);
         for value in by.get_all(name) {
             fields.append(name, value.clone());
         }
     }
     fields
+}
+
+/// §3.1: the fields of a connection and of a proxy, and those that `Connection` names. It names none by
+/// which responses are judged: these are said to all, whoever lists them (RFC 9110, 7.6.1).
+fn named_by_connection(fields: &HeaderMap) -> Vec<HeaderName> {
+    const ALWAYS: [&str; 9] = [
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authenticate",
+        "proxy-authentication-info",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "upgrade",
+    ];
+    const NEVER: [HeaderName; 8] = [
+        AGE,
+        CACHE_CONTROL,
+        DATE,
+        ETAG,
+        EXPIRES,
+        LAST_MODIFIED,
+        SET_COOKIE,
+        VARY,
+    ];
+    let named = fields
+        .get_all(CONNECTION)
+        .into_iter()
+        .flat_map(|line| members(line.as_bytes()).flatten())
+        .filter_map(|name| HeaderName::from_bytes(name).ok())
+        .filter(|name| !NEVER.contains(name));
+    ALWAYS
+        .into_iter()
+        .map(HeaderName::from_static)
+        .chain(named)
+        .collect()
 }
 
 /// Takes out of a request what [`is_not_modified`] judges by.

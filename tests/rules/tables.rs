@@ -137,6 +137,7 @@ async fn a_response_is_stored_or_not_as_the_rules_say() {
         ("explicit: 201", 201, &[("cache-control", "max-age=10")], Hit),
         ("explicit: 202", 202, &[("cache-control", "max-age=10")], Hit),
         ("explicit: 299, any 2xx", 299, &[("cache-control", "max-age=10")], Hit),
+        ("§5.2.2.3: a status that must be understood, and is not", 299, &[("cache-control", "must-understand, max-age=10")], Not("status")),
         ("explicit: 300", 300, &[("cache-control", "max-age=10")], Hit),
         ("explicit: 301", 301, &[("cache-control", "max-age=10")], Hit),
         ("explicit: 302", 302, &[("cache-control", "max-age=10")], Hit),

@@ -11,6 +11,7 @@ pub mod load;
 pub mod log;
 pub(crate) mod redis_server;
 pub mod scripted;
+pub mod story;
 
 use std::{
     convert::Infallible,
