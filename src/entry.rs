@@ -187,6 +187,11 @@ impl Entry {
         now >= self.memory_until.load(Ordering::Relaxed).saturating_sub(1)
     }
 
+    /// Whether a remote store is known to have had it.
+    pub(crate) fn is_known_elsewhere(&self) -> bool {
+        self.memory_until.load(Ordering::Relaxed) != Millis::MAX
+    }
+
     /// The remote store has it no more: another node deleted it, or there was no room.
     pub(crate) fn set_gone(&self) {
         self.memory_until.store(GONE, Ordering::Relaxed);

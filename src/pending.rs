@@ -354,7 +354,8 @@ impl Pending {
             }
             (Looked::Nothing, _) => {
                 // Another node deleted it, or there was no room: what memory has is not used any more.
-                if let Some(due) = self.due() {
+                // Not what is only on its way there.
+                if let Some(due) = self.due().filter(|due| due.is_known_elsewhere()) {
                     due.set_gone();
                 }
             }
@@ -385,8 +386,11 @@ impl Pending {
             .find(&self.key.bytes, self.key.hash, request);
         if let Found::Entry(entry) = found {
             if self.is_candidate(&entry) {
+                self.forward = match entry.head.lifetime.is_fresh(self.cache.now()) {
+                    true => Forward::Request,
+                    false => Forward::Stale,
+                };
                 self.stored = Some(entry);
-                self.forward = Forward::Stale;
             }
         }
     }
@@ -418,7 +422,15 @@ impl Pending {
         };
         // What is fresh is good for its time, whatever one client made the inner service say.
         if !stored.head.lifetime.is_fresh(self.cache.now()) {
-            self.cache.memory().remove(&self.key, stored);
+            self.remove(stored);
+        }
+    }
+
+    /// Takes an entry out of memory, and out of the remote store where it may be.
+    pub(crate) fn remove(&self, entry: &Arc<Entry>) {
+        let places = self.cache.memory().remove(&self.key, entry);
+        if let (Some(remote), Some(path)) = (self.cache.remote(), &self.path) {
+            remote.delete_at(path, &places);
         }
     }
 

@@ -255,7 +255,7 @@ pub(crate) fn hear_head<B>(
     let length = stored.body.len() as u64;
     match is_same_by_head(answer.headers(), &stored.head.headers, length) {
         None => return,
-        Some(false) => return cache.memory().remove(&pending.key, stored),
+        Some(false) => return pending.remove(stored),
         Some(true) => {}
     }
     let (mut parts, ()) = Response::new(()).into_parts();
@@ -264,8 +264,7 @@ pub(crate) fn hear_head<B>(
     let mut head = updated_head(stored, parts, true);
     let judged = judge(settings, pending, request, &mut head, Some(length), started);
     let Judged::Share(shared, true) = judged else {
-        cache.memory().remove(&pending.key, stored);
-        return;
+        return pending.remove(stored);
     };
     let updated = with_tag_of(&stored.head, &shared.head, &mut head.headers);
     let entry = Arc::new(Entry::new(updated, stored.body.clone(), origin));

@@ -342,14 +342,14 @@ impl Memory {
         }
     }
 
-    /// Removes `entry`, wherever under its primary key it is.
-    pub(crate) fn remove(&self, key: &Key, entry: &Arc<Entry>) {
+    /// Removes `entry`, wherever under its primary key it is; returns where that was.
+    pub(crate) fn remove(&self, key: &Key, entry: &Arc<Entry>) -> Vec<Key> {
         let is_it =
             |slot: &Slot| matches!(slot, Slot::Response(known) if Arc::ptr_eq(known, entry));
-        let variants = self.variants(key);
-        for place in variants.iter().chain([key]) {
-            let _removed = self.map.remove_if(&MapKey(place.clone()), is_it);
-        }
+        let mut places = self.variants(key);
+        places.push(key.clone());
+        places.retain(|place| self.map.remove_if(&MapKey(place.clone()), is_it).is_some());
+        places
     }
 
     /// The heaviest entry that there is room for, in bytes.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::{
-    Answer, Origin, cache, get, get_with, is_on_redis, request,
+    Answer, Origin, cache, get, get_with, request,
     scripted::{Gate, response},
     send, settle,
     story::{BOTH, Careful, Fields, Preset, Rfc9111, Says, World},
@@ -128,9 +128,6 @@ async fn rfc_9211_each_answer_says_what_happened() {
         ("2.4: negative for max-stale", &[(200, &[TEN])], ONCE, (13, "GET", &[("cache-control", "max-stale=5")]), "STALE", &["hit", "ttl=-3"]),
         ("2.5: nothing said is not stored", &[(200, &[])], &[], (0, "GET", &[]), "MISS", &["detail=silent", "fwd-status=200", "fwd=uri-miss"]),
     ];
-    // Behind a Redis that was asked in vain, the word for the first two is `stale` (2.2 has it for what
-    // cannot be reused without being validated).
-    let rows = &rows[if is_on_redis() { 2 } else { 0 }..];
     check(&[Rfc9111], rows, worlds(&[Rfc9111], rows)).await;
     #[rustfmt::skip]
     let rows: &[Line] = &[

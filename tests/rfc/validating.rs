@@ -1,7 +1,7 @@
 //! Validation (RFC 9111, 4.3): what is asked, what the answers mean, what clients with conditions get.
 
 use crate::support::{
-    Origin, cache, get, is_on_redis,
+    Origin, cache, get,
     scripted::{Gate, response},
     settle,
     story::{BOTH, Careful, Fields, Rfc9111, Row, Says, World, ask, by, check, told},
@@ -237,12 +237,8 @@ async fn section_4_3_5_a_head_freshens_or_invalidates() {
     check(BOTH, rows).await;
 }
 
-/// In memory; what Redis has is good for its time (4.3.5 says "should").
 #[tokio::test]
 async fn section_4_3_5_a_head_makes_stale_what_is_fresh() {
-    if is_on_redis() {
-        return;
-    }
     const ONE: (&str, &str) = ("content-length", "1");
     #[rustfmt::skip]
     let rows: &[Row] = &[

@@ -30,7 +30,8 @@ async fn hits(app: &App, first: &str, others: &[&str]) -> Vec<bool> {
 
 #[tokio::test]
 async fn queries_that_are_the_same_by_the_rule_are_answered_by_one_response() {
-    let rows: &[(&str, &str, &[(&str, bool)])] = &[
+    type Row = (&'static str, &'static str, &'static [(&'static str, bool)]);
+    let rows: &[Row] = &[
         (
             "params=(\"utm\")",
             "/a?id=1&utm=x",

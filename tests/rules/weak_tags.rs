@@ -62,12 +62,8 @@ async fn a_tag_of_the_handlers_own_is_left_alone() {
 
 #[tokio::test]
 async fn some_responses_get_none() {
-    let shared: [(
-        &str,
-        u16,
-        fn(ResponseCacheLayer) -> ResponseCacheLayer,
-        &str,
-    ); 4] = [
+    type Layered = fn(ResponseCacheLayer) -> ResponseCacheLayer;
+    let rows: [(&str, u16, Layered, &str); 4] = [
         ("opted out", 200, |layer| layer.weak_etags(false), ""),
         (
             "404",
@@ -78,7 +74,7 @@ async fn some_responses_get_none() {
         ("not stored", 200, |layer| layer.ttl(Duration::ZERO), ""),
         ("not stored, said so", 200, |layer| layer, "no-store"),
     ];
-    for (sentence, status, layered, cache_control) in shared {
+    for (sentence, status, layered, cache_control) in rows {
         let (cache, _) = cache();
         let origin = Origin::new(move |_, _| {
             let response = Response::builder().status(status);

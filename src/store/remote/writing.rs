@@ -92,6 +92,14 @@ impl Remote {
         }
     }
 
+    /// Deletes what is stored under these keys.
+    pub(crate) fn delete_at(&self, path: &str, keys: &[Key]) {
+        let path: Arc<str> = path.into();
+        for key in keys {
+            self.post(key, path.clone(), What::Delete);
+        }
+    }
+
     fn post(&self, key: &Key, path: Arc<str>, what: What) {
         let inner = &self.inner;
         let is_urgent = matches!(what, What::Delete);
