@@ -328,6 +328,9 @@ impl Pending {
             limit: self.frame_limit,
             deadline,
         };
+        // Before it is asked: in between a write may arrive there.
+        let is_there = |due: &&Arc<Entry>| due.is_known_elsewhere();
+        let known = self.due().filter(is_there).cloned();
         let looked = remote.get(&ask).await;
         // Whoever came before now may rely on it.
         let number = self.cache.next_fill();
@@ -355,8 +358,8 @@ impl Pending {
             (Looked::Nothing, _) => {
                 // Another node deleted it, or there was no room: what memory has is not used any more.
                 // Not what is only on its way there.
-                if let Some(due) = self.due().filter(|due| due.is_known_elsewhere()) {
-                    due.set_gone();
+                if let Some(known) = known {
+                    known.set_gone();
                 }
             }
             (Looked::Unknown, Some(local)) => {

@@ -9,4 +9,5 @@ mod reusing;
 mod stale;
 mod status;
 mod storing;
+mod targeted;
 mod validating;
