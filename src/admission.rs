@@ -82,7 +82,7 @@ impl Lookup<'_> {
         let is_applied = search.apply(settings.cache.searches(), &mut self.parts);
         self.search = Some(search);
         if is_applied {
-            self.key = self.parts.write();
+            self.parts.write_to(&mut self.key);
         }
         is_applied
     }
@@ -174,7 +174,7 @@ fn look_at<'a, B: Body>(
         lookup.personal = personal;
         lookup.authorization = seen.authorization;
     }
-    lookup.key = lookup.parts.write();
+    lookup.parts.write_to(&mut lookup.key);
     if lookup.key.bytes.len() > MAX_KEY {
         return Err(Reason::KeyTooLong);
     }

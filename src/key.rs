@@ -104,29 +104,34 @@ pub(crate) struct KeyParts<'a> {
 }
 
 impl KeyParts<'_> {
-    /// The primary key, in an order of parts that is a part of the format.
-    #[inline]
+    /// The primary key.
     pub(crate) fn write(&self) -> WrittenKey {
-        let mut out = KeyBytes::default();
+        let mut key = WrittenKey::default();
+        self.write_to(&mut key);
+        key
+    }
+
+    /// Writes the primary key where it is to lie, in an order of parts that is a part of the format.
+    #[inline]
+    pub(crate) fn write_to(&self, key: &mut WrittenKey) {
+        let out = &mut key.bytes;
+        out.clear();
         if self.depth > 0 {
-            write_part(&mut out, Part::Depth, &[self.depth]);
+            write_part(out, Part::Depth, &[self.depth]);
         }
-        write_part(&mut out, Part::Fingerprint, self.fingerprint.as_bytes());
+        write_part(out, Part::Fingerprint, self.fingerprint.as_bytes());
         if let Some(scheme) = self.scheme {
-            write_part(&mut out, Part::Scheme, scheme.as_bytes());
+            write_part(out, Part::Scheme, scheme.as_bytes());
         }
         if let Some(authority) = &self.authority {
-            write_part(&mut out, Part::Authority, authority.as_bytes());
+            write_part(out, Part::Authority, authority.as_bytes());
         }
-        write_part(&mut out, Part::Path, self.path.as_bytes());
+        write_part(out, Part::Path, self.path.as_bytes());
         if let Some(query) = &self.query {
-            write_part(&mut out, Part::Query, query.as_bytes());
+            write_part(out, Part::Query, query.as_bytes());
         }
-        self.write_seldom(&mut out);
-        WrittenKey {
-            hash: hash(&out),
-            bytes: out,
-        }
+        self.write_seldom(out);
+        key.hash = hash(out);
     }
 
     /// What most keys do not have.
@@ -178,6 +183,14 @@ impl Default for KeyBytes {
             short: [0; SHORT],
             long: Vec::new(),
         }
+    }
+}
+
+impl KeyBytes {
+    #[inline]
+    fn clear(&mut self) {
+        self.len = 0;
+        self.long.clear();
     }
 }
 
