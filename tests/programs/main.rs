@@ -17,3 +17,5 @@ mod redis_bad_input;
 mod redis_two_processes;
 #[cfg(unix)]
 mod reverse_proxy;
+#[cfg(unix)]
+mod reverse_proxy_preset;

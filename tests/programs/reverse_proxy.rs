@@ -325,9 +325,9 @@ fn files_of_another_web_server_come_back_byte_for_byte() {
 
 /// A request as the origin got it.
 #[derive(Debug, Clone)]
-struct Heard {
-    line: String,
-    fields: Fields,
+pub(crate) struct Heard {
+    pub(crate) line: String,
+    pub(crate) fields: Fields,
     body: Vec<u8>,
     trailers: Fields,
 }
@@ -347,14 +347,16 @@ impl Heard {
 }
 
 /// A server that says what the test tells it to say, byte for byte.
-struct Origin {
-    address: SocketAddr,
+pub(crate) struct Origin {
+    pub(crate) address: SocketAddr,
     heard: Arc<Mutex<Vec<Heard>>>,
 }
 
 impl Origin {
     /// `answer` writes to the connection and says whether it stays open.
-    fn new(answer: impl Fn(&Heard, &mut TcpStream) -> bool + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(
+        answer: impl Fn(&Heard, &mut TcpStream) -> bool + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let heard = Arc::new(Mutex::new(Vec::new()));
@@ -401,11 +403,11 @@ impl Origin {
         })
     }
 
-    fn calls(&self) -> usize {
+    pub(crate) fn calls(&self) -> usize {
         self.heard.lock().unwrap().len()
     }
 
-    fn last(&self) -> Heard {
+    pub(crate) fn last(&self) -> Heard {
         self.heard
             .lock()
             .unwrap()
