@@ -141,9 +141,13 @@ impl Settings {
         self.closures.push(next_number());
     }
 
-    /// Whether all cookies that the handler sees are part of the key.
+    /// Whether all cookies that the handler sees are part of the key. By the standard alone a request
+    /// with others as well is nobody's own, and they are not.
     pub(crate) fn key_holds_cookies(&self, personal: Option<Reason>) -> bool {
-        self.cookies.are_declared() && self.partition_by.is_none() && personal.is_none()
+        self.cookies.are_declared()
+            && self.storing.is_careful()
+            && self.partition_by.is_none()
+            && personal.is_none()
     }
 
     /// Whether a request has to be shown as a whole to somebody.
