@@ -30,7 +30,8 @@
 //! - An answer to a personal request: only if it is explicitly shareable: `public`, `s-maxage`
 //!   above 0, `CachePolicy::public()`; where `Authorization` is all, `must-revalidate` (§3.5).
 //! - `CachePolicy::no_store()`: never.
-//! - `no-cache`: not without validation (§5.2.2.4).
+//! - `no-cache`: not without validation (§5.2.2.4); alone it lets no status be stored that is not
+//!   cacheable where nothing is said (§3).
 //! - A declared length above `max_body_size`, or several that differ: never.
 //! - More than 128 fields, or 64 KiB of them: never.
 //!

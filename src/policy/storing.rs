@@ -158,12 +158,22 @@ impl Response<'_> {
         let ttl = self.policy.and_then(CachePolicy::ttl_value);
         let is_ours = ttl.or(self.settings.force_ttl) == Some(Duration::ZERO);
         match reason {
+            // §3: "no-cache" alone is no permission.
+            Reason::NoCache if !self.says_that_it_may_be_stored() => Err(reason),
             // §5.2.2.4, §4.2: it may be stored, and is not used before it was validated.
             Reason::NoCache | Reason::Stale if !is_ours => {
                 Ok((Freshness::explicit(Duration::ZERO), Some(reason)))
             }
             reason => Err(reason),
         }
+    }
+
+    /// §3: `public`, a freshness that is spelled out, or a status that is cacheable without (RFC 9110,
+    /// 15.1).
+    fn says_that_it_may_be_stored(&self) -> bool {
+        self.directives.public
+            || freshness::says_how_long(&self.directives, self.headers)
+            || freshness::is_heuristically_cacheable(self.status)
     }
 
     /// §4.2.4, RFC 5861: what may be done with it once it is stale, and for how long it is kept for
