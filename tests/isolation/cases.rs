@@ -403,6 +403,9 @@ fn play(seeds: impl Iterator<Item = u64>) -> Tally {
         }
         case.tally.cases_with_hits = u64::from(case.tally.hits > 0);
         tally.add(&case.tally);
+        if tally.cases % 50_000 == 0 {
+            println!("{} cases of this thread hold", tally.cases);
+        }
     }
     tally
 }
