@@ -162,7 +162,13 @@ impl Facts {
             self.has_expires = true;
         }
         if dice.one_in(3) {
-            append(fields, "last-modified", "Thu, 01 Jan 2026 10:00:00 GMT");
+            // Each its own: what has the date of another one is taken for the same.
+            let changed = format!(
+                "Thu, 01 Jan 2026 10:{:02}:{:02} GMT",
+                serial / 60,
+                serial % 60
+            );
+            append(fields, "last-modified", &changed);
         }
         if dice.one_in(4) {
             const NAMES: &[&str] = &[
