@@ -79,11 +79,17 @@ impl Lookup<'_> {
     #[cold]
     pub(crate) fn search(&mut self, settings: &Settings) -> bool {
         let search = Search::new(settings.id, &self.parts);
-        let is_applied = search.apply(settings.cache.searches(), &mut self.parts);
-        self.search = Some(search);
+        let mut is_applied = search.apply(settings.cache.searches(), &mut self.parts);
         if is_applied {
             self.parts.write_to(&mut self.key);
         }
+        if self.key.bytes.len() > MAX_KEY {
+            // Written anew it is too long; as it came it was not.
+            is_applied = false;
+            search.undo(&mut self.parts);
+            self.parts.write_to(&mut self.key);
+        }
+        self.search = Some(search);
         is_applied
     }
 

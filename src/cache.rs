@@ -442,6 +442,10 @@ impl Cache {
         BodyTask(background)
     }
 
+    pub(crate) fn is_closed(&self) -> bool {
+        self.core.background.is_closed.load(Ordering::Acquire)
+    }
+
     /// Runs work that nobody waits for; beyond the bound it is dropped.
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {

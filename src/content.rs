@@ -91,10 +91,13 @@ impl fmt::Debug for QueryContent {
     }
 }
 
-/// To a request that broke off before it was there.
-pub(crate) fn incomplete<B: Body>(mode: StatusHeaders) -> Response<ResponseBody<B>> {
+/// To a request whose content broke off, or did not come in time.
+pub(crate) fn unread<B: Body>(
+    status: StatusCode,
+    mode: StatusHeaders,
+) -> Response<ResponseBody<B>> {
     let mut response = Response::new(ResponseBody::empty());
-    *response.status_mut() = StatusCode::BAD_REQUEST;
+    *response.status_mut() = status;
     say_bypass(response.headers_mut(), Reason::RequestBody, mode);
     response
 }

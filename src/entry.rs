@@ -114,6 +114,19 @@ pub(crate) struct StoredHead {
     pub(crate) shareable_with_authorization: bool,
 }
 
+impl StoredHead {
+    /// What it has allocated.
+    fn heap_size(&self) -> usize {
+        let group = |name: &Box<str>| size_of::<Box<str>>() + name.len();
+        let groups: usize = self.groups.iter().map(group).sum();
+        let validator = self
+            .validator
+            .as_ref()
+            .map_or(0, |validator| validator.len());
+        heap_size(&self.headers) + groups + validator
+    }
+}
+
 /// Where an entry comes from, and what can make it unusable.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Origin {
@@ -136,7 +149,7 @@ pub(crate) struct Entry {
     pub(crate) origin: Origin,
     /// The frame that it was read from, if it was.
     pub(crate) frame: Option<Mark>,
-    /// What the fields have allocated; an entry is weighed more than once.
+    /// What the head has allocated; an entry is weighed more than once.
     fields: usize,
     /// The generation of the log at which the entry was found usable.
     checked: AtomicU64,
@@ -150,7 +163,7 @@ pub(crate) struct Entry {
 impl Entry {
     pub(crate) fn new(head: Arc<StoredHead>, body: Bytes, origin: Origin) -> Self {
         Self {
-            fields: heap_size(&head.headers),
+            fields: head.heap_size(),
             head,
             body,
             origin,

@@ -87,8 +87,12 @@ pub(crate) enum Ending {
     ServerError(StatusCode),
     /// A layer further in answered and decides.
     InnerLayer,
-    /// The inner service failed, panicked, or nobody was left to poll it.
+    /// The inner service failed, or panicked.
     Failed,
+    /// It takes longer than a fill may.
+    Expired,
+    /// Nobody was left to poll it.
+    Left,
     /// The body broke off, or did not fit. Its starter alone goes on reading it.
     Broken,
     /// There is something in the store by now.
@@ -426,7 +430,7 @@ impl Guard {
     /// The fill takes too long: it leaves the table, and those who wait act as if it had failed.
     /// The starter goes on, unshared.
     pub(crate) fn expire(&mut self) {
-        self.end_now(Ending::Failed, Vec::new());
+        self.end_now(Ending::Expired, Vec::new());
     }
 
     /// Lets no more newcomers in.
@@ -443,7 +447,11 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         if !self.is_over {
-            self.end_now(Ending::Failed, Vec::new());
+            let ending = match std::thread::panicking() {
+                true => Ending::Failed,
+                false => Ending::Left,
+            };
+            self.end_now(ending, Vec::new());
         }
     }
 }

@@ -61,7 +61,7 @@ pub(crate) fn judge(
     started: Started,
 ) -> Judged {
     let cache = &pending.cache;
-    let said = head.extensions.remove::<CachePolicy>();
+    let said = head.extensions.get::<CachePolicy>().cloned();
     if Instant::now() >= started.deadline {
         return Judged::Refuse(Reason::FillTimeout);
     }
@@ -117,6 +117,8 @@ pub(crate) fn judge(
     if values.len() > MAX_KEY {
         return Judged::Refuse(Reason::KeyTooLong);
     }
+    // It was heard. What is refused goes on as it came, so that a cache further out hears it, too.
+    head.extensions.remove::<CachePolicy>();
     Judged::Share(
         shared(settings, pending, head, plan, values, length, response_time),
         is_stored,

@@ -28,12 +28,12 @@ use crate::{
     marks::Mark,
     nesting::{is_stamped, pass, pass_deadline, stamp},
     pending::{Otherwise, Pending},
-    policy::{ask, take_conditions},
+    policy::{Failure, ask, take_conditions},
     settings::Settings,
     status::{Forward, Reason},
-    store::remote::DEADLINE,
+    store::{memory::Found, remote::DEADLINE},
     timer::{after, until, within},
-    validate::{Asked, hear_head, standing_in, unshared, version},
+    validate::{Asked, confirmed_once, hear_head, standing_in, unshared, version},
 };
 
 /// How long those who wait for a body of unknown length wait for its end.
@@ -64,6 +64,8 @@ enum Waited<B: Body> {
     /// Ask again.
     Again,
     Alone(Reason),
+    /// The same, where a stale response may stand in for a service that is slow.
+    Slow(Reason),
     /// A layer further in answers each for itself.
     InnerLayer,
 }
@@ -96,7 +98,7 @@ where
                 match self.follow(ticket).await {
                     Waited::Answered(response) => return Ok(*response),
                     Waited::Again => continue,
-                    Waited::Alone(_) | Waited::InnerLayer => break,
+                    Waited::Alone(_) | Waited::Slow(_) | Waited::InnerLayer => break,
                 }
             }
             // What memory has is good, should the remote store have it as well.
@@ -108,15 +110,15 @@ where
                 Joined::Lead(guard) => return self.lead(guard).await,
                 Joined::Follow(ticket) => self.follow(ticket).await,
                 Joined::Behind(ticket) => self.follow_to_end(ticket).await,
-                Joined::Full => Waited::Alone(Reason::TooManyWaiting),
+                Joined::Full => Waited::Slow(Reason::TooManyWaiting),
             };
             match waited {
                 Waited::Answered(response) => return Ok(*response),
                 Waited::Again => {}
-                Waited::Alone(reason @ (Reason::WaitTimeout | Reason::TooManyWaiting)) => {
+                Waited::Slow(reason) => {
                     // Rather stale than one more on a service that is slow.
                     let request = self.request.headers();
-                    return match standing_in(&self.pending, None, request, self.leave) {
+                    return match standing_in(&self.pending, Failure::Slow, request, self.leave) {
                         Some(response) => Ok(response),
                         None => self.fill_alone(Some(reason)).await,
                     };
@@ -138,7 +140,16 @@ where
         for name in [RANGE, IF_RANGE, IF_MATCH, IF_UNMODIFIED_SINCE] {
             self.request.headers_mut().remove(name);
         }
-        let _answer = self.lead(guard).await;
+        let (cache, mark) = (self.pending.cache.clone(), self.pending.mark);
+        let key = self.pending.key.clone();
+        let headers = self.request.headers().clone();
+        let end = after(self.settings.fill_timeout);
+        let _answer = until(end, self.lead(guard)).await;
+        let found = cache.memory().find(&key.bytes, key.hash, &headers);
+        if matches!(found, Found::Entry(entry) if !entry.head.lifetime.is_fresh(cache.now())) {
+            // Whatever it was: not again at once.
+            cache.marks().set(Mark::NotRefreshed, mark, cache.now());
+        }
     }
 
     /// For a request that fills nothing: what the remote store has, or it goes its way.
@@ -228,7 +239,7 @@ where
     async fn follow(&mut self, ticket: Ticket) -> Waited<ResBody> {
         let head = poll_fn(|cx| ticket.poll_head(cx));
         let Some(outcome) = until(self.patience, head).await else {
-            return Waited::Alone(Reason::WaitTimeout);
+            return Waited::Slow(Reason::WaitTimeout);
         };
         let (shared, entry) = match outcome {
             Outcome::Streaming(shared) => (shared, None),
@@ -238,7 +249,8 @@ where
             Outcome::Ended(Ending::InnerLayer) => return Waited::InnerLayer,
             Outcome::Ended(Ending::ServerError(status)) => {
                 let request = self.request.headers();
-                let response = standing_in(&self.pending, Some(status), request, self.leave);
+                let failure = Failure::Status(status);
+                let response = standing_in(&self.pending, failure, request, self.leave);
                 return match response {
                     Some(response) => Waited::Answered(Box::new(response)),
                     None => Waited::Alone(Reason::InnerError),
@@ -249,9 +261,17 @@ where
                 self.pending.learn_rule();
                 return Waited::Again;
             }
-            Outcome::Ended(Ending::Failed) => {
+            Outcome::Ended(ending @ (Ending::Failed | Ending::Expired | Ending::Left)) => {
+                let failure = match ending {
+                    Ending::Failed => Some(Failure::Error),
+                    Ending::Expired => Some(Failure::Slow),
+                    // Nothing failed but the patience of a client.
+                    _ => None,
+                };
                 let request = self.request.headers();
-                if let Some(response) = standing_in(&self.pending, None, request, self.leave) {
+                let stood_in = failure
+                    .and_then(|failure| standing_in(&self.pending, failure, request, self.leave));
+                if let Some(response) = stood_in {
                     return Waited::Answered(Box::new(response));
                 }
                 self.failures += 1;
@@ -407,7 +427,8 @@ where
         let mut pending = *pending;
         let cache = pending.cache.clone();
         let headers = request.headers().clone();
-        if let Some(validator) = &settings.validator {
+        let validator = settings.validator.as_ref();
+        if let Some(validator) = validator.filter(|_| pending.alone.is_none()) {
             (request, pending.validator) = version(validator, request, deadline).await;
             if let Some(stored) = pending.confirmed() {
                 if !is_refresh {
@@ -443,13 +464,10 @@ where
         if let Some(stored) = &stored {
             ask(request.headers_mut(), &without_own(&stored.head));
         }
-        let stand_in = |status| {
-            let response = standing_in(&pending, status, &headers, leave);
-            if is_refresh {
-                let (cache, mark) = (&pending.cache, pending.mark);
-                cache.marks().set(Mark::NotRefreshed, mark, cache.now());
-            }
-            response
+        // A refresh has nobody to be answered.
+        let stand_in = |failure| match is_refresh {
+            true => None,
+            false => standing_in(&pending, failure, &headers, leave),
         };
         let judged = |response| match &conditions {
             Some(conditions) => judged(response, conditions),
@@ -468,7 +486,7 @@ where
                 // It runs on for its client alone; should that leave, it is dropped.
                 lead.set(None);
                 guard.expire();
-                if let Some(response) = stand_in(None) {
+                if let Some(response) = stand_in(Failure::Slow) {
                     return Ok(response);
                 }
                 call.await
@@ -479,7 +497,7 @@ where
             Err(error) => {
                 cache.counters().failed_fill();
                 guard.end(Ending::Failed, Vec::new());
-                return stand_in(None).ok_or(error);
+                return stand_in(Failure::Error).ok_or(error);
             }
         };
         let (mut head, body) = response.into_parts();
@@ -488,11 +506,16 @@ where
                 .marks()
                 .set(Mark::InnerLayer, pending.route_mark, cache.now());
             guard.end(Ending::InnerLayer, Vec::new());
+            if let (Some(stored), StatusCode::NOT_MODIFIED) = (&stored, head.status) {
+                // It answers what was asked for here; from now on it is asked as the client asks.
+                pending.remove(stored);
+                return Ok(judged(confirmed_once(&pending, head, stored, leave)));
+            }
             let response = Response::from_parts(head, ResponseBody::inner(body));
             return Ok(judged(response));
         }
         if head.status.is_server_error() {
-            if let Some(response) = stand_in(Some(head.status)) {
+            if let Some(response) = stand_in(Failure::Status(head.status)) {
                 guard.end(Ending::ServerError(head.status), Vec::new());
                 return Ok(response);
             }
@@ -516,18 +539,22 @@ where
         let body = match judge(&settings, &pending, &headers, &mut head, exact, started) {
             Judged::Share(shared, is_stored) => {
                 let length = shared.length;
+                let key = pending.key_of(&head.headers);
+                pending.make_way(&key);
                 let job = Job {
                     cache: cache.clone(),
                     shared,
                     place: Placement {
-                        key: pending.key_of(&head.headers),
+                        key,
                         path: pending.path,
                         request: headers,
                         mark: pending.mark,
                         is_personal: pending.personal.is_some(),
                     },
                     is_stored,
-                    is_tagged: is_stored && settings.storing.weak_etags,
+                    is_tagged: is_stored
+                        && settings.storing.weak_etags
+                        && !head.headers.contains_key(ETAG),
                     max_body_size: longest_body(&settings, &cache),
                     deadline: started.deadline,
                     detach: settings.detach,

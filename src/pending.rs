@@ -18,7 +18,7 @@ use crate::{
     key::{Key, hasher},
     marks::Mark,
     nesting::remote_deadline,
-    policy::{RequestDirectives, Reuse, VaryRule, has_validator, reuse, stands_in},
+    policy::{Failure, RequestDirectives, Reuse, VaryRule, has_validator, reuse, stands_in},
     router::matched_route,
     searches::Search,
     selector::Target,
@@ -377,7 +377,7 @@ impl Pending {
     }
 
     /// Whether a stored response could answer once it is validated.
-    fn is_candidate(&self, entry: &Entry) -> bool {
+    pub(crate) fn is_candidate(&self, entry: &Entry) -> bool {
         is_candidate(&self.cache, entry, self.personal)
     }
 
@@ -437,9 +437,8 @@ impl Pending {
         }
     }
 
-    /// What is stored, where it may stand in for a failure of the inner service: an answer of that
-    /// status, or none.
-    pub(crate) fn stand_in(&self, status: Option<StatusCode>) -> Option<Hit> {
+    /// What is stored, where it may stand in for a failure of the inner service.
+    pub(crate) fn stand_in(&self, failure: Failure) -> Option<Hit> {
         let entry = self.stored.as_ref()?;
         let now = self.cache.now();
         let demands = RequestDirectives {
@@ -451,7 +450,7 @@ impl Pending {
             staleness,
             ..
         } = &*entry.head;
-        let is_out_of_reach = status.is_none() && self.is_standard;
+        let is_out_of_reach = failure == Failure::Error && self.is_standard;
         let may = self.is_candidate(entry)
             && stands_in(lifetime, staleness, &demands, is_out_of_reach, now);
         may.then(|| Hit {
@@ -471,6 +470,13 @@ impl Pending {
         if matches!(found, Found::Nothing) {
             let rule = VaryRule::default();
             let _ = self.cache.promote(&self.key, &rule, request, local.clone());
+        }
+    }
+
+    /// Takes away what would hide a response that is stored under another key than was looked up.
+    pub(crate) fn make_way(&self, key: &Key) {
+        if let (Some(stored), true) = (&self.stored, *key != self.key) {
+            self.cache.memory().remove(&self.key, stored);
         }
     }
 

@@ -15,7 +15,7 @@ use http::HeaderMap;
 
 use crate::{
     invalidation::PrehashedBuilder,
-    key::{Key, KeyParts, hasher},
+    key::{Key, KeyParts, MAX_KEY, hasher},
     policy::SearchVariance,
 };
 
@@ -73,6 +73,12 @@ impl Search {
         true
     }
 
+    /// Writes the query as it came.
+    pub(crate) fn undo(&self, parts: &mut KeyParts<'_>) {
+        parts.query = self.query.clone().map(Into::into);
+        parts.search = None;
+    }
+
     /// Where a response to this request is stored, by what it says itself.
     pub(crate) fn key(&self, known: &Searches, key: &Key, response: &HeaderMap) -> Key {
         let rule = SearchVariance::read(response);
@@ -80,8 +86,11 @@ impl Search {
             return key.with_search(self.query.as_deref(), None);
         }
         let canonical = rule.canonical(self.query.as_deref());
-        let key = key.with_search(canonical.as_deref(), Some(&rule.text()));
+        let searched = key.with_search(canonical.as_deref(), Some(&rule.text()));
+        if searched.bytes.len() > MAX_KEY {
+            return key.with_search(self.query.as_deref(), None);
+        }
         known.learn(self.place, rule);
-        key
+        searched
     }
 }

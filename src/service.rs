@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
 use tower_service::Service;
 
@@ -20,7 +20,7 @@ use crate::{
     answer::{Hit, only_if_cached, reuse},
     body::ResponseBody,
     cache::{Cache, Standing},
-    content::{QueryContent, incomplete, is_query},
+    content::{QueryContent, is_query, unread},
     entry::Entry,
     flight::Joined,
     future::{Detach, Lead, Leave, Passed, ResponseFuture},
@@ -34,7 +34,7 @@ use crate::{
     settings::Settings,
     status::{Forward, Reason},
     store::memory::Found,
-    timer::{after, until},
+    timer::{after, within},
 };
 
 /// A service that answers repeated requests from a [`Cache`]; made by a
@@ -346,12 +346,18 @@ impl<S> ResponseCache<S> {
         if hit.entry.is_gone() || pending.is_answered_further_in() {
             return None;
         }
-        let is_able = settings.detach && tokio::runtime::Handle::try_current().is_ok();
+        let is_able = settings.detach
+            && !settings.cache.is_closed()
+            && tokio::runtime::Handle::try_current().is_ok();
         if refreshed && !is_able {
             return None;
         }
-        pending.otherwise = match refreshed && !lookup.is_head && !lookup.directives.only_if_cached
-        {
+        let is_refreshed = refreshed && !lookup.is_head && !lookup.directives.only_if_cached;
+        // Another node may have deleted it: whoever refreshes asks the remote store, the others here.
+        if !is_refreshed && settings.cache.standing(&hit.entry, hit.now) != Standing::Good {
+            return None;
+        }
+        pending.otherwise = match is_refreshed {
             true => Otherwise::Fill,
             false => Otherwise::Unsatisfied,
         };
@@ -441,6 +447,9 @@ impl<S> ResponseCache<S> {
         ResBody::Data: Send,
         ResBody::Error: Send,
     {
+        if !self.settings.cache.is_enabled() {
+            return self.pass(request, Passed::Bypassed(Reason::Disabled), leave);
+        }
         let content = self.settings.query_content.clone();
         let can_read = |content: &QueryContent| content.can_read(&request);
         let Some(content) = content.filter(can_read) else {
@@ -448,9 +457,11 @@ impl<S> ResponseCache<S> {
         };
         let this = self.clone();
         let read = async move {
-            match content.read(request).await {
-                Ok((request, content)) => this.answer(request, Some(&content)).await,
-                Err(()) => Ok(incomplete(leave.mode)),
+            let read = content.read(request);
+            match within(this.settings.fill_timeout, read).await {
+                Some(Ok((request, content))) => this.answer(request, Some(&content)).await,
+                Some(Err(())) => Ok(unread(StatusCode::BAD_REQUEST, leave.mode)),
+                None => Ok(unread(StatusCode::REQUEST_TIMEOUT, leave.mode)),
             }
         };
         ResponseFuture::working(Box::pin(read), Arc::default(), None)
@@ -519,10 +530,7 @@ impl<S> ResponseCache<S> {
             return;
         };
         let (miss, _) = self.to_miss(request, pending, leave);
-        let end = after(self.settings.fill_timeout);
-        let refreshed = async move {
-            until(end, miss.refresh(guard)).await;
-        };
+        let refreshed = miss.refresh(guard);
         let span = tracing::Span::current();
         let cache = &self.settings.cache;
         cache.spawn(tracing::Instrument::instrument(refreshed, span));

@@ -206,9 +206,13 @@ impl Settings {
         self.closures.push(next_number());
     }
 
-    /// Whether all cookies that the handler sees are part of the key.
+    /// Whether all cookies that the handler sees are part of the key. By the standard alone a request
+    /// with others as well is nobody's own, and they are not.
     pub(crate) fn key_holds_cookies(&self, personal: Option<Reason>) -> bool {
-        self.cookies.are_declared() && self.partition_by.is_none() && personal.is_none()
+        self.cookies.are_declared()
+            && self.storing.is_careful()
+            && self.partition_by.is_none()
+            && personal.is_none()
     }
 
     /// Whether a request has to be shown as a whole to somebody.
@@ -233,6 +237,12 @@ impl Settings {
         };
         let preset = self.storing.preset;
         say("r", &preset, preset == Preset::default());
+        let targeted = &self.storing.targeted;
+        let is_default = match preset {
+            Preset::Careful => targeted.is_empty(),
+            Preset::Rfc9111 => *targeted == StoringSettings::rfc9111().targeted,
+        };
+        say("t", targeted, is_default);
         say("q", &self.query, self.query.is_none());
         say("h", &self.ignore_host, !self.ignore_host);
         let credentials = &self.credentials;

@@ -7,7 +7,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, Request, Response, StatusCode, header::ETAG, response::Parts};
+use http::{
+    HeaderMap, Request, Response, StatusCode,
+    header::{AGE, ETAG},
+    response::Parts,
+};
 use http_body::Body;
 use tokio::time::Instant;
 
@@ -24,25 +28,33 @@ use crate::{
     marks::Mark,
     nesting::stamp,
     pending::Pending,
-    policy::{CachePolicy, is_same_by_head, speaks_of, updated},
+    policy::{CachePolicy, Failure, is_same_by_head, speaks_of, updated},
     settings::{Settings, Validator},
     status::Reason,
     store::codec::MAX_TEXT,
-    timer::until,
+    timer::{after, until},
+    values::age_value,
 };
 
-/// What is stored, in place of an answer with this status, or of none; if it may.
+/// How long the validator of a layer may take before it has said nothing.
+const VALIDATOR_WAIT: Duration = Duration::from_secs(1);
+
+/// What is stored, in place of what failed; if it may.
 pub(crate) fn standing_in<B: Body>(
     pending: &Pending,
-    status: Option<StatusCode>,
+    failure: Failure,
     request: &HeaderMap,
     leave: Leave,
 ) -> Option<Response<ResponseBody<B>>> {
-    let hit = pending.stand_in(status)?;
+    let hit = pending.stand_in(failure)?;
+    let status = match failure {
+        Failure::Status(status) => Some(status.as_u16()),
+        Failure::Error | Failure::Slow => None,
+    };
     pending.cache.counters().stale();
     let lifetime = hit.entry.head.lifetime;
     let said = Forwarded {
-        status: status.map(|status| status.as_u16()),
+        status,
         ttl: Some(lifetime.ttl(hit.now)),
         ..pending.said(Some(Reason::InnerError))
     };
@@ -61,9 +73,33 @@ pub(crate) async fn version<R>(
 ) -> (Request<R>, Option<Box<str>>) {
     let (head, body) = request.into_parts();
     let asked = validator(&head);
-    let said = until(deadline, asked).await.flatten();
+    // What hangs must not keep those waiting who would be answered without it.
+    let said = until(deadline.min(after(VALIDATOR_WAIT)), asked)
+        .await
+        .flatten();
     let said = said.filter(|said| !said.is_empty() && said.len() <= MAX_TEXT);
     (Request::from_parts(head, body), said.map(Into::into))
+}
+
+/// The stored response, which an answer without content says is still good; unstored, and as it was.
+pub(crate) fn confirmed_once<B: Body>(
+    pending: &Pending,
+    answer: Parts,
+    stored: &Entry,
+    leave: Leave,
+) -> Response<ResponseBody<B>> {
+    let said = Forwarded {
+        status: Some(answer.status.as_u16()),
+        ..pending.said(None)
+    };
+    let age = stored.head.lifetime.age(pending.cache.now()) / 1000;
+    let mut head = updated_head(stored, answer, false);
+    head.headers.insert(AGE, age_value(age));
+    let body = ResponseBody::stored(stored.body.clone());
+    let mut response = respond(&stored.head, head.headers, body);
+    *response.extensions_mut() = head.extensions;
+    say_forwarded(response.headers_mut(), said, leave.mode);
+    response
 }
 
 /// Those who wait get nothing of a response that answers nobody before it was validated; it is
@@ -139,6 +175,10 @@ impl Asked<'_> {
         cache.counters().validated();
         let is_of_it = speaks_of(&answer.headers, &without_own(&stored.head));
         let mut head = updated_head(&stored, answer, is_of_it);
+        if !is_of_it {
+            let age = stored.head.lifetime.age(cache.now()) / 1000;
+            head.headers.insert(AGE, age_value(age));
+        }
         let length = Some(stored.body.len() as u64);
         let judged = match is_of_it {
             true => judge(settings, &pending, &request, &mut head, length, started),
@@ -154,6 +194,7 @@ impl Asked<'_> {
                 let entry = Arc::new(Entry::new(updated, stored.body.clone(), origin));
                 let (rule, unfit, mark) = (shared.rule.clone(), shared.unfit, pending.mark);
                 let key = pending.key_of(&head.headers);
+                pending.make_way(&key);
                 cache.store(&placement(pending, key, request), &rule, entry.clone());
                 match unfit {
                     None => guard.complete(shared, entry, Vec::new()),
@@ -198,7 +239,7 @@ fn updated_head(stored: &Entry, answer: Parts, is_of_it: bool) -> Parts {
         false => own,
     };
     parts.extensions = answer.extensions;
-    if parts.extensions.get::<CachePolicy>().is_none() {
+    if is_of_it && parts.extensions.get::<CachePolicy>().is_none() {
         let ttl = head.said.ttl.map(Duration::from_millis);
         if let Some(said) = CachePolicy::said_before(ttl, head.said.public) {
             parts.extensions.insert(said);
@@ -245,7 +286,12 @@ pub(crate) fn hear_head<B>(
     started: Started,
     origin: Origin,
 ) {
-    let Some(stored) = &pending.stored else {
+    // What one person is told says nothing about the others; and an invalidation may have come.
+    let candidate = pending
+        .stored
+        .as_ref()
+        .filter(|stored| pending.is_candidate(stored));
+    let Some(stored) = candidate.filter(|_| pending.personal.is_none()) else {
         return;
     };
     let cache = &pending.cache;
@@ -263,8 +309,10 @@ pub(crate) fn hear_head<B>(
     parts.extensions = answer.extensions().clone();
     let mut head = updated_head(stored, parts, true);
     let judged = judge(settings, pending, request, &mut head, Some(length), started);
-    let Judged::Share(shared, true) = judged else {
-        return pending.remove(stored);
+    let shared = match judged {
+        Judged::Share(shared, true) => shared,
+        Judged::Refuse(Reason::FillTimeout) => return,
+        Judged::Share(..) | Judged::Refuse(_) => return pending.remove(stored),
     };
     let updated = with_tag_of(&stored.head, &shared.head, &mut head.headers);
     let entry = Arc::new(Entry::new(updated, stored.body.clone(), origin));

@@ -46,13 +46,18 @@ impl Freshness {
 /// `public` or `must-revalidate` alone is silent. `Set-Cookie` is not looked at: where it is
 /// allowed it is stripped, and the response judged as if it had none.
 pub(crate) fn is_silent(directives: &ResponseDirectives, headers: &HeaderMap) -> bool {
-    directives.max_age.is_none()
-        && directives.s_maxage.is_none()
+    !says_how_long(directives, headers)
         && !directives.no_cache
         && !directives.no_store
         && !directives.private
         && !directives.targeted
-        && !headers.contains_key(EXPIRES)
+}
+
+/// §3: whether a lifetime is spelled out, if only one of nothing.
+pub(super) fn says_how_long(directives: &ResponseDirectives, headers: &HeaderMap) -> bool {
+    directives.max_age.is_some()
+        || directives.s_maxage.is_some()
+        || (!directives.targeted && headers.contains_key(EXPIRES))
 }
 
 /// The freshness lifetime of a response whose status may be stored when it is explicit.
@@ -81,8 +86,8 @@ pub(crate) fn lifetime(
         return Err(Reason::NoCache);
     }
     if is_silent(directives, headers) {
-        let heuristic = settings
-            .heuristic
+        // What the layer forces is no guess.
+        let heuristic = (settings.heuristic && settings.force_ttl.is_none())
             .then(|| heuristic(directives, status, headers, now));
         return match heuristic.flatten() {
             Some(lifetime) => explicit(lifetime),
@@ -112,11 +117,7 @@ fn heuristic(
     now: SystemTime,
 ) -> Option<Duration> {
     const DAY: Duration = Duration::from_secs(24 * 3600);
-    let allowed = directives.public
-        || matches!(
-            status.as_u16(),
-            200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501
-        );
+    let allowed = directives.public || is_heuristically_cacheable(status);
     // Of several dates those that leave the shortest time.
     let changed = dates(headers, LAST_MODIFIED, now)
         .max()
@@ -124,6 +125,14 @@ fn heuristic(
     let date = dates(headers, DATE, now).min().unwrap_or(now);
     let since = date.duration_since(changed).ok()?;
     Some((since / 10).min(DAY)).filter(|lifetime| !lifetime.is_zero())
+}
+
+/// RFC 9110, 15.1: statuses that are cacheable where nothing is said. Not 206, which is never stored.
+pub(super) fn is_heuristically_cacheable(status: StatusCode) -> bool {
+    matches!(
+        status.as_u16(),
+        200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501
+    )
 }
 
 /// §4.2.1: what is already stale as it comes is not worth storing without validation.

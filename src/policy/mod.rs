@@ -33,6 +33,7 @@
 //! - `CachePolicy::no_store()`: never.
 //! - `no-cache`, and what is stale as it comes: only with something by which it can be validated, or
 //!   a window in which it may be stale (§5.2.2.4, §4.2).
+//!   `no-cache` alone lets no status be stored that is not cacheable where nothing is said (§3).
 //! - A declared length above `max_body_size`, or several that differ: never.
 //! - More than 128 fields, or 64 KiB of them: never.
 //!
@@ -56,6 +57,7 @@
 //!
 //! **Variants** (`vary.rs`, `nominated.rs`)
 //! - `Vary` is one list over all lines, without case; `*` in any syntax: not stored (§4.1).
+//! - `Vary` that `Connection` lists: not stored, since it would not be kept (RFC 9110, 7.6.1).
 //! - `Cookie` undeclared, `Authorization` and credentials, not partitioned: not stored.
 //! - A specific `Access-Control-Allow-Origin` counts as `Vary: Origin`; with
 //!   `Access-Control-Allow-Credentials: true` and without `Vary: Origin`: not stored.
@@ -122,7 +124,7 @@ pub use handler::CachePolicy;
 pub(crate) use invalidation::{TargetUri, is_no_error, is_safe, named_by};
 pub(crate) use nominated::Encoded;
 pub(crate) use ranges::{Selected, select};
-pub(crate) use reuse::{Reuse, reuse, stands_in};
+pub(crate) use reuse::{Failure, Reuse, reuse, stands_in};
 pub(crate) use search::SearchVariance;
 pub(crate) use storing::{Decision, Plan, decide, declared_length};
 pub(crate) use validation::{

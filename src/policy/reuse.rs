@@ -3,6 +3,8 @@
 //! request demands. Whether it was chosen by its variant, and whether it may be shared with this
 //! request, is asked elsewhere.
 
+use http::StatusCode;
+
 use super::directives::RequestDirectives;
 use crate::{
     entry::{Lifetime, Millis, Staleness},
@@ -35,7 +37,9 @@ pub(crate) fn reuse(
     let millis = |seconds: u64| seconds.saturating_mul(1000);
     let Some(stale_for) = lifetime.stale_for(now) else {
         // §5.2.1.1 and §5.2.1.3; §5.2.1.1: a client that takes stale ones does so up to this age.
-        let is_too_old = demands.max_age.is_some_and(|most| age > millis(most));
+        let is_too_old = demands
+            .max_age
+            .is_some_and(|most| most == 0 || age > millis(most));
         let left = lifetime.freshness - age;
         let is_too_short = demands.min_fresh.is_some_and(|least| left < millis(least));
         return match is_too_old || is_too_short {
@@ -63,6 +67,17 @@ pub(crate) fn reuse(
         true => Reuse::Stale(false),
         false => Reuse::No(Forward::Stale),
     }
+}
+
+/// For what a stale response may stand in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The inner service answered with 5xx.
+    Status(StatusCode),
+    /// It failed, so that it cannot be reached.
+    Error,
+    /// It takes longer than one waits.
+    Slow,
 }
 
 /// Whether a stale response stands in for a failure of the inner service (RFC 5861, 4; §4.2.4: or
@@ -154,7 +169,7 @@ mod tests {
             ("§5.2.1.4 no-cache, whatever window", WINDOWS, NO_CACHE, 60_000, BY_REQUEST),
             ("§5.2.1.1 max-age, young enough", ALLOWED, max_age(5), 5_000, Reuse::Fresh),
             ("§5.2.1.1 max-age, too old", ALLOWED, max_age(5), 5_001, BY_REQUEST),
-            ("§5.2.1.1 max-age=0", ALLOWED, max_age(0), 1, BY_REQUEST),
+            ("§5.2.1.1 max-age=0, however young", ALLOWED, max_age(0), 0, BY_REQUEST),
             ("§5.2.1.1 max-age takes no stale one", ALLOWED, max_age(600), 60_000, BY_AGE),
             ("§5.2.1.1 max-age bounds a window, too", WINDOWS, max_age(60), 60_001, BY_AGE),
             ("§5.2.1.3 min-fresh, enough left", ALLOWED, min_fresh(10), 50_000, Reuse::Fresh),

@@ -10,6 +10,9 @@ use http::{HeaderMap, HeaderName};
 
 use super::structured::{Value, dictionary};
 
+/// A rule of more names than that is none: it is a part of keys.
+const LONGEST_RULE: usize = 1024;
+
 pub(crate) const NO_VARY_SEARCH: HeaderName = HeaderName::from_static("no-vary-search");
 
 /// What of a query a response varies on: the URL search variance of §3.
@@ -40,7 +43,8 @@ impl Default for SearchVariance {
 impl SearchVariance {
     /// What a response says (§4.2); the default if it says nothing that is valid.
     pub(crate) fn read(headers: &HeaderMap) -> Self {
-        Self::parse(headers).unwrap_or_default()
+        let rule = Self::parse(headers).filter(|rule| rule.text().len() <= LONGEST_RULE);
+        rule.unwrap_or_default()
     }
 
     /// Whether queries are compared as they are (§5).

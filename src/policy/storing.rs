@@ -123,7 +123,7 @@ impl Response<'_> {
         self.may_be_shared(&plan)?;
         self.is_wanted_by_its_handler()?;
         let (freshness, unfit) = self.freshness(now)?;
-        let (staleness, kept) = self.staleness(freshness);
+        let (staleness, kept) = self.staleness(freshness, unfit.is_none());
         if let (Some(reason), true) = (unfit, kept.is_zero()) {
             // Nothing by which it could be validated, and no window in which it may be stale.
             return Err(reason);
@@ -158,6 +158,8 @@ impl Response<'_> {
         let ttl = self.policy.and_then(CachePolicy::ttl_value);
         let is_ours = ttl.or(self.settings.force_ttl) == Some(Duration::ZERO);
         match reason {
+            // §3: "no-cache" alone is no permission.
+            Reason::NoCache if !self.says_that_it_may_be_stored() => Err(reason),
             // §5.2.2.4, §4.2: it may be stored, and is not used before it was validated.
             Reason::NoCache | Reason::Stale if !is_ours => {
                 Ok((Freshness::explicit(Duration::ZERO), Some(reason)))
@@ -166,9 +168,17 @@ impl Response<'_> {
         }
     }
 
+    /// §3: `public`, a freshness that is spelled out, or a status that is cacheable without (RFC 9110,
+    /// 15.1).
+    fn says_that_it_may_be_stored(&self) -> bool {
+        self.directives.public
+            || freshness::says_how_long(&self.directives, self.headers)
+            || freshness::is_heuristically_cacheable(self.status)
+    }
+
     /// §4.2.4, RFC 5861: what may be done with it once it is stale, and for how long it is kept for
     /// that, or for being validated.
-    fn staleness(&self, freshness: Freshness) -> (Staleness, Duration) {
+    fn staleness(&self, freshness: Freshness, was_fresh: bool) -> (Staleness, Duration) {
         let Self {
             directives,
             settings,
@@ -182,7 +192,8 @@ impl Response<'_> {
         let window = |own: Option<u64>, added: Duration| match own {
             Some(_) if is_forbidden => Duration::ZERO,
             Some(seconds) => Duration::from_secs(seconds),
-            None if allowed => added.min(LONGEST),
+            // For what has become stale: who sends `max-age=0` has not asked for a window.
+            None if allowed && was_fresh => added.min(LONGEST),
             None => Duration::ZERO,
         };
         let while_revalidate = window(

@@ -100,8 +100,11 @@ pub(crate) fn is_same_by_head(head: &HeaderMap, stored: &HeaderMap, length: u64)
         Ok(None) => None,
         Err(_) => Some(false),
     };
-    let said = [tag, changed, length].into_iter().flatten();
-    said.reduce(|all, one| all && one)
+    if [tag, changed, length].contains(&Some(false)) {
+        return Some(false);
+    }
+    // The same length is no proof of anything.
+    (tag.is_some() || changed.is_some()).then_some(true)
 }
 
 /// The fields of a stored response, updated by those of a response without content (§3.2).

@@ -8,7 +8,7 @@ use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{
         ACCEPT_ENCODING, ACCEPT_LANGUAGE, ACCESS_CONTROL_ALLOW_CREDENTIALS,
-        ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LANGUAGE,
+        ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LANGUAGE,
         CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY_REPORT_ONLY, COOKIE, ORIGIN, VARY,
     },
 };
@@ -87,6 +87,11 @@ pub(crate) fn rule(
     silent: bool,
 ) -> Result<VaryRule, Reason> {
     let mut names = SmallVec::<[HeaderName; 4]>::new();
+    // RFC 9110, section 7.6.1: what Connection lists is not kept. Once the rest was updated by a 304
+    // (§3.2), nobody would know that it ever depended on anything.
+    if headers.contains_key(VARY) && is_for_the_connection(&VARY, headers) {
+        return Err(Reason::VaryAny);
+    }
     // RFC 9110, section 5.3: all lines are one list.
     for line in headers.get_all(VARY) {
         for member in members(line.as_bytes()) {
@@ -108,6 +113,14 @@ pub(crate) fn rule(
     Ok(VaryRule {
         names: names.into_vec().into_boxed_slice(),
     })
+}
+
+fn is_for_the_connection(name: &HeaderName, headers: &HeaderMap) -> bool {
+    let lists = |line: &HeaderValue| {
+        let mut listed = line.as_bytes().split(|&byte| byte == b',').map(trim);
+        listed.any(|listed| listed.eq_ignore_ascii_case(name.as_str().as_bytes()))
+    };
+    headers.get_all(CONNECTION).iter().any(lists)
 }
 
 /// One member of `Vary`; nothing if it is empty.

@@ -210,11 +210,12 @@ async fn clients_that_waited_together_get_cookies_of_their_own() {
 #[tokio::test]
 async fn a_connection_field_hides_nothing() {
     #[rustfmt::skip]
-    let rows: [(_, &[(&str, &str)], _); 5] = [
+    let rows: [(_, &[(&str, &str)], _); 6] = [
         ("a cookie", &[("connection", "Set-Cookie"), ("set-cookie", "session=1")], Reason::SetCookie),
         ("no-store", &[("connection", "cache-control"), ("cache-control", "no-store")], Reason::NoStore),
         ("private", &[("connection", "close, Cache-Control"), ("cache-control", "private")], Reason::Private),
         ("a Vary", &[("connection", "vary"), ("vary", "*")], Reason::VaryAny),
+        ("a Vary that a 304 would not say again", &[("connection", "close, VARY"), ("vary", "accept"), ("etag", "\"v1\"")], Reason::VaryAny),
         ("an Expires", &[("connection", "expires"), ("expires", "0")], Reason::Stale),
     ];
     for (sentence, fields, reason) in rows {

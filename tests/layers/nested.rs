@@ -15,7 +15,7 @@ use tokio::{sync::Semaphore, task::JoinHandle};
 use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_http::compression::CompressionLayer;
 use tower_response_cache::{
-    Cache, Query, Reason, ResponseCache, ResponseCacheLayer, Selector, StatusHeaders,
+    Cache, CachePolicy, Query, Reason, ResponseCache, ResponseCacheLayer, Selector, StatusHeaders,
 };
 
 /// `layers`, the first innermost, around an origin that waits for a permit and names call and URI.
@@ -503,6 +503,29 @@ async fn a_starter_that_leaves_nested_layers_costs_no_second_call() {
     assert_eq!(origin.calls(), 1);
     settle().await;
     assert_empty(&cache);
+}
+
+#[tokio::test]
+async fn a_handler_that_wants_nothing_stored_is_heard_by_every_cache_around_it() {
+    let policies = [
+        CachePolicy::no_store(),
+        CachePolicy::ttl(Duration::ZERO),
+        CachePolicy::new(),
+    ];
+    for policy in policies {
+        let is_stored = policy == CachePolicy::new();
+        let origin = Origin::new(move |call, _| {
+            let mut response = Response::new(Body::from(call.to_string()));
+            response.extensions_mut().insert(policy.clone());
+            std::future::ready(response)
+        });
+        let ((inner, _), (outer, _)) = (cache(), cache());
+        let within = origin.behind(&ResponseCacheLayer::new(&inner));
+        let app = app(&ResponseCacheLayer::new(&outer), within);
+        get_page(&app, "/").await;
+        assert_eq!(get_page(&app, "/").await.is_hit(), is_stored);
+        assert_eq!(origin.calls(), if is_stored { 1 } else { 2 });
+    }
 }
 
 // ---- axum ----

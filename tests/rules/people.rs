@@ -139,6 +139,26 @@ async fn vary_cookie_is_stored_where_the_cookies_are_declared() {
     }
 }
 
+/// Other cookies than those that are declared make no request personal then, and reach the handler.
+#[tokio::test]
+async fn by_the_standard_vary_cookie_is_about_all_cookies_that_the_handler_sees() {
+    let (cache, _clock) = cache();
+    let fields = [("vary", "Cookie"), ("cache-control", "max-age=60")];
+    let origin = Origin::with_fields(&fields);
+    let layer = ResponseCacheLayer::rfc9111(&cache)
+        .ignore_cookies(["_ga"])
+        .vary_on_cookie("lang");
+    let app = origin.behind(&layer);
+    let alice = "lang=de; session=alice";
+    for (cookie, is_hit) in [
+        (alice, false),
+        ("lang=de; session=bob", false),
+        (alice, true),
+    ] {
+        assert_eq!(with_cookie(&app, cookie).await.is_hit(), is_hit, "{cookie}");
+    }
+}
+
 #[tokio::test]
 async fn set_cookie_is_stored_without_itself_where_the_route_says_so() {
     let (cache, _clock) = cache();

@@ -158,7 +158,7 @@ async fn a_client_that_has_it_is_told_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_validator_that_never_answers_costs_no_more_than_a_fill_may_take() {
+async fn a_validator_that_never_answers_costs_a_second() {
     let (cache, clock) = cache();
     let origin = Origin::with_fields(&[]);
     let layer = ResponseCacheLayer::new(&cache)
@@ -168,7 +168,7 @@ async fn a_validator_that_never_answers_costs_no_more_than_a_fill_may_take() {
     for call in 1..3 {
         let begin = tokio::time::Instant::now();
         assert_eq!(get(&app, "/").await.text(), format!("{call} GET /"));
-        assert_eq!(begin.elapsed(), Duration::from_secs(3));
+        assert_eq!(begin.elapsed(), Duration::from_secs(1));
         clock.advance(MINUTE);
     }
 }

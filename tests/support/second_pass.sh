@@ -3,11 +3,11 @@
 # test program has a server of its own, and each cache in it a namespace of its own.
 set -euo pipefail
 
-# Programs that would show nothing more: with a server, a store or a program of their own, or about
-# the memory of this process, which the client of Redis shares.
+# Programs that would show nothing more: with a server, a store or a program of their own, about the
+# memory of this process, which the client of Redis shares, or about rules alone.
 left_out() {
     case "$1" in
-        remote | redis_* | programs | bound_of_*) ;;
+        remote | redis_* | programs | bound_of_* | differential) ;;
         *) return 1 ;;
     esac
 }

@@ -422,6 +422,28 @@ fn what_is_stale_as_it_comes_is_not_stored() {
 }
 
 #[test]
+fn no_cache_alone_is_no_permission_to_store() {
+    let (tag, no_cache) = (("etag", "\"v1\""), ("cache-control", "no-cache"));
+    let (public, aged) = (("cache-control", "public"), ("cache-control", "max-age=0"));
+    let expires = ("expires", "0");
+    #[rustfmt::skip]
+    let rows: &[(&str, u16, Lines<'_>, bool)] = &[
+        ("RFC 9110 §15.1 200 is cacheable", 200, &[tag, no_cache], true),
+        ("RFC 9110 §15.1 404 is cacheable", 404, &[tag, no_cache], true),
+        ("RFC 9110 §15.1 302 is not", 302, &[tag, no_cache], false),
+        ("RFC 9110 §15.1 201 is not", 201, &[tag, no_cache], false),
+        ("§3 public", 302, &[tag, no_cache, public], true),
+        ("§3 max-age", 302, &[tag, no_cache, aged], true),
+        ("§3 Expires", 302, &[tag, no_cache, expires], true),
+    ];
+    for (sentence, status, lines, expected) in rows {
+        let decision = Case::new().decide(*status, lines);
+        let is_stored = matches!(decision, Decision::Store(_));
+        assert_eq!(is_stored, *expected, "{sentence}");
+    }
+}
+
+#[test]
 fn what_is_too_large_by_its_head_is_not_stored() {
     #[rustfmt::skip]
     Case::new().check(&[
