@@ -589,6 +589,7 @@ mod tests {
             layer.clone().vary_on_cookie("a"),
             layer.clone().store_without_set_cookie(),
             layer.clone().strip_fields([http::header::ETAG]),
+            layer.clone().targeted([http::header::EXPIRES]),
             layer
                 .clone()
                 .credentials(Credentials::default().add(http::header::FROM)),

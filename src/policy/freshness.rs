@@ -319,6 +319,21 @@ mod tests {
     }
 
     #[test]
+    fn a_guess_counts_for_less_than_what_the_layer_forces() {
+        let old = &[("last-modified", "Thu, 01 Jan 1970 00:00:00 GMT")];
+        let guessing = StoringSettings {
+            heuristic: true,
+            ..StoringSettings::default()
+        };
+        let forced = StoringSettings {
+            force_ttl: Some(seconds(5)),
+            ..guessing.clone()
+        };
+        assert_eq!(judged(&guessing, None, 200, old), Ok((24 * 3600, true)));
+        assert_eq!(judged(&forced, None, 200, old), Ok((5, true)));
+    }
+
+    #[test]
     fn silent_is_who_says_nothing_about_freshness() {
         let rows = [
             ("max-age=9", false),

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use crate::support::{
     cache,
-    feed::{FeedBody, whole},
-    inner::{Inner, Read, assert_idle, at_once, client, page},
+    feed::{FeedBody, feed, whole},
+    inner::{Inner, Read, assert_idle, at_once, behind, client, page, script},
     request, settle,
 };
 use axum::body::Body;
@@ -422,4 +422,85 @@ async fn a_head_or_a_condition_starts_a_refresh_for_all_or_none() {
         "all of it was asked for"
     );
     assert_idle(&cache).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_takes_its_time_is_no_failure() {
+    let (cache, clock) = cache();
+    let (feed, body) = feed(None);
+    let bodies = vec![whole("call 1"), body];
+    let inner = script(&[("cache-control", STANDS_IN)], bodies);
+    let service = behind(ResponseCacheLayer::new(&cache), &inner);
+    let first = client(&service, page()).await.await.unwrap();
+    assert_eq!(first.complete(), "call 1");
+    clock.advance(12 * SECOND);
+    let starter = client(&service, page()).await;
+    let waiting = client(&service, page()).await;
+    feed.data("a part");
+    tokio::time::advance(Duration::from_millis(260)).await;
+    settle().await;
+    let read = at_once("an answer of its own", waiting).await.unwrap();
+    assert_eq!(
+        (read.field("x-cache"), read.complete()),
+        ("MISS", "own answer 3")
+    );
+    feed.data(", and the rest");
+    drop(feed);
+    let read = at_once("the streamed answer", starter).await.unwrap();
+    assert_eq!(read.complete(), "a part, and the rest");
+    assert_idle(&cache).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn by_the_standard_only_what_cannot_be_reached_is_stood_in_for() {
+    let (cache, clock) = cache();
+    let layer = ResponseCacheLayer::rfc9111(&cache);
+    let (permits, inner, service) = service(layer, "max-age=10", Does::Answers);
+    once(&service).await;
+    clock.advance(12 * SECOND);
+    let starter = client(&service, page()).await;
+    let waiting = client(&service, page()).await;
+    tokio::time::advance(6 * SECOND).await;
+    settle().await;
+    assert_eq!(inner.calls(), 3, "who has waited long enough goes alone");
+    permits.add_permits(2);
+    for client in [starter, waiting] {
+        let read = at_once("an answer", client).await.unwrap();
+        assert_eq!(read.field("x-cache"), "MISS");
+    }
+    assert_idle(&cache).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_starter_that_leaves_is_no_failure() {
+    let (cache, clock) = cache();
+    let layer = ResponseCacheLayer::new(&cache).detach(false);
+    let (permits, inner, service) = service(layer, STANDS_IN, Does::Answers);
+    once(&service).await;
+    clock.advance(12 * SECOND);
+    let starter = client(&service, page()).await;
+    let waiting = client(&service, page()).await;
+    starter.abort();
+    settle().await;
+    assert_eq!(inner.calls(), 3, "who waited leads");
+    permits.add_permits(2);
+    let read = at_once("an answer", waiting).await.unwrap();
+    assert_eq!((read.field("x-cache"), read.complete()), ("MISS", "call 3"));
+    assert_idle(&cache).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_windows_of_a_layer_are_for_what_has_become_stale() {
+    let (cache, _) = cache();
+    let layer = ResponseCacheLayer::new(&cache)
+        .stale_while_revalidate(30 * SECOND)
+        .stale_if_error(30 * SECOND);
+    let (permits, _, service) = service(layer, "max-age=0", Does::Fails(500));
+    once(&service).await;
+    permits.add_permits(1);
+    let next = client(&service, page()).await.await.unwrap();
+    assert_eq!(
+        (next.head.status.as_u16(), next.field("x-cache")),
+        (500, "MISS")
+    );
 }

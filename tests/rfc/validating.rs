@@ -225,6 +225,8 @@ async fn section_4_3_5_a_head_freshens_or_invalidates() {
             &[ask(0, &[], "MISS 200 1"), by("HEAD", 10, &[], "MISS 200"), ask(9, &[], "HIT 200 1"), ask(1, &[], "MISS 200 3")]),
         ("4.3.5: the same tag without a length freshens", &[(200, &[TEN, A, ONE]), (200, &[TEN, A])],
             &[ask(0, &[], "MISS 200 1"), by("HEAD", 10, &[], "MISS 200"), ask(9, &[], "HIT 200 1")]),
+        ("4.3.5: the same length alone proves nothing", &[(200, &[TEN, ONE])],
+            &[ask(0, &[], "MISS 200 1"), by("HEAD", 5, &[("cache-control", "no-cache")], "MISS 200"), ask(4, &[], "HIT 200 1"), ask(1, &[], "MISS 200 3")]),
         ("4.3.5: another tag makes it stale", &[(200, &[TEN, A, ONE]), (200, &[TEN, B, ONE]), (200, &[TEN, B])],
             &[ask(0, &[], "MISS 200 1"), by("HEAD", 10, &[], "MISS 200"), ask(0, &[], "MISS 200 3")]),
         ("4.3.5: another length makes it stale", &[(200, &[TEN, A, ONE]), (200, &[TEN, A, ("content-length", "2")]), (200, &[TEN, B])],
@@ -233,6 +235,21 @@ async fn section_4_3_5_a_head_freshens_or_invalidates() {
             &[ask(0, &[], "MISS 200 1"), by("HEAD", 10, &[], "MISS 200"), ask(0, &[], "MISS 200 3")]),
         ("4.3.5: an error says nothing of it", &[(200, &[TEN, A, ONE]), (500, &[])],
             &[ask(0, &[], "MISS 200 1"), by("HEAD", 1, &[("cache-control", "no-cache")], "MISS 500"), ask(0, &[], "HIT 200 1")]),
+    ];
+    check(BOTH, rows).await;
+}
+
+#[tokio::test]
+async fn section_4_3_5_what_a_head_of_one_person_brings_says_nothing_about_the_others() {
+    const ONE: (&str, &str) = ("content-length", "1");
+    const PUBLIC: (&str, &str) = ("cache-control", "public, max-age=10");
+    const MINE: (&str, &str) = ("cache-control", "private");
+    #[rustfmt::skip]
+    let rows: &[Row] = &[
+        ("4.3.5: another length", &[(200, &[PUBLIC, A, ONE]), (200, &[PUBLIC, A, ("content-length", "2")])],
+            &[ask(0, &[], "MISS 200 1"), by("HEAD", 1, &[("authorization", "a"), ("cache-control", "no-cache")], "MISS 200 or BYPASS 200"), ask(0, &[], "HIT 200 1")]),
+        ("4.3.5: private", &[(200, &[PUBLIC, A, ONE]), (200, &[MINE, A, ONE])],
+            &[ask(0, &[], "MISS 200 1"), by("HEAD", 1, &[("authorization", "a"), ("cache-control", "no-cache")], "MISS 200 or BYPASS 200"), ask(0, &[], "HIT 200 1")]),
     ];
     check(BOTH, rows).await;
 }

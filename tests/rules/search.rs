@@ -203,3 +203,23 @@ async fn who_waits_is_answered_only_where_the_new_response_says_the_same() {
     }
     assert_eq!(inner.calls(), 3);
 }
+
+#[tokio::test]
+async fn what_was_stored_by_the_whole_query_does_not_hide_what_comes_by_a_rule() {
+    let (cache, clock) = cache();
+    let origin = Origin::new(|call, _| {
+        let said = if call > 1 { "params" } else { "" };
+        let response = Response::builder()
+            .header("no-vary-search", said)
+            .header("etag", format!("\"{call}\""));
+        ready(response.body(Body::from(call.to_string())).unwrap())
+    });
+    let app = origin.behind(&layer(&cache));
+    assert_eq!(get(&app, "/a?x=1").await.text(), "1");
+    clock.advance(Duration::from_secs(61));
+    assert_eq!(get(&app, "/a?x=1").await.text(), "2");
+    for path in ["/a?x=1", "/a?x=2", "/a"] {
+        let hit = get(&app, path).await;
+        assert_eq!((hit.x_cache(), hit.text()), ("HIT", "2"), "{path}");
+    }
+}
