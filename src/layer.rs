@@ -262,10 +262,13 @@ impl ResponseCacheLayer {
     /// Answers QUERY from the store, too ([RFC 10008](https://www.rfc-editor.org/rfc/rfc10008)): its content
     /// and the fields about it (`Content-Type`, `Content-Encoding`, `Content-Language`) are part of the key.
     ///
-    /// To know the content, the layer reads it, and `body` makes the body that the inner service gets
-    /// instead: the same bytes, as a body of the type that this service takes. With another type, of
-    /// unknown length, or with more than the 8 KiB that a key may have, a QUERY is passed on unread.
-    /// Default: QUERY is passed on.
+    /// To know the content, the layer reads it, for as long as a fill may take, and `body` makes the body
+    /// that the inner service gets instead: the same bytes without trailers, as a body of the type that
+    /// this service takes. With another type, of unknown length, or with more than the 8 KiB that a key
+    /// may have, a QUERY is passed on unread. Default: QUERY is passed on.
+    ///
+    /// An invalidation of the resource covers its queries on this node; in Redis they are left to the end
+    /// of their life.
     ///
     /// ```
     /// use axum::body::Body;
@@ -296,7 +299,7 @@ impl ResponseCacheLayer {
     /// all requests whose queries are the same but for those.
     ///
     /// Default: no; the standard is a draft. An invalidation of a resource selects such responses
-    /// whatever their query is. Unlike with [`query`](Self::query), the handler sees the query as it came.
+    /// whatever their query is, on this node; in Redis they are left to the end of their life. Unlike with [`query`](Self::query), the handler sees the query as it came.
     pub fn no_vary_search(self, no_vary_search: bool) -> Self {
         self.with(|settings| settings.no_vary_search = no_vary_search)
     }
@@ -355,8 +358,10 @@ impl ResponseCacheLayer {
     /// It is asked before the inner service is called to fill, with the head of that request, and what
     /// it says is remembered with the response. When that has become stale and the same is said again,
     /// it is fresh anew, and the inner service is not called. `None`, and more than 256 bytes, say
-    /// nothing. It has to change whenever the response does, for whoever asks; what it takes counts to
-    /// the `fill_timeout`. Default: none.
+    /// nothing, and so does what takes longer than a second. It has to change whenever the response does,
+    /// for whoever asks. What it says is stored as it is: other layers, other processes and the next
+    /// release compare it with theirs, so where the question changes let the words change, too
+    /// (`"articles-2:42"`). Default: none.
     ///
     /// ```
     /// use std::{sync::Arc, sync::atomic::{AtomicU64, Ordering}};
@@ -486,7 +491,8 @@ impl ResponseCacheLayer {
     /// How long a fill may take to be stored and shared.
     ///
     /// Default: 30 seconds. A longer one runs on for its client as without a cache; nobody waits
-    /// for it, nothing is stored, and without its client it is dropped.
+    /// for it, nothing is stored, and without its client it is dropped. Where a stale response stands
+    /// in ([`stale_if_error`](Self::stale_if_error)), its client gets that, and the call is dropped.
     pub fn fill_timeout(self, timeout: Duration) -> Self {
         self.with(|settings| settings.fill_timeout = timeout)
     }

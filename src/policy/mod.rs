@@ -5,7 +5,8 @@
 //! preset `rfc9111()`:
 //!
 //! **Who wins**
-//! - `no-store`, `private` and `Set-Cookie` win over every setting and over the handler.
+//! - `no-store`, `private` (of the targeted field, where one is heard) and `Set-Cookie` win over every
+//!   setting and over the handler.
 //! - Then [`CachePolicy`] of the handler, `force_ttl` of the layer, a targeted field (RFC 9213),
 //!   `s-maxage`, `max-age`, `Expires`, a heuristic (R), and the layer's `ttl`, in this order (§4.2.1).
 //! - A handler's ttl wins over `no-cache`, too; `force_ttl` does not.

@@ -602,3 +602,47 @@ async fn a_layered_route_inside_a_layered_router_keeps_its_own_ttl() {
         assert_empty(&cache);
     }
 }
+
+#[tokio::test]
+async fn a_304_of_the_inner_layer_is_no_answer_to_who_has_not_asked_for_one() {
+    use std::{
+        convert::Infallible,
+        sync::atomic::{AtomicBool, Ordering},
+    };
+    let (cache, clock) = cache();
+    let layer = ResponseCacheLayer::new(&cache);
+    let page = || {
+        Response::builder()
+            .header("etag", "\"a\"")
+            .header("cache-control", "max-age=10")
+            .body(Body::from("page"))
+            .unwrap()
+    };
+    let origin = Origin::new(move |_, _| std::future::ready(page()));
+    let inner = app(&layer, origin.service());
+    // What stands between the layers answers by itself, at first.
+    let by_itself = Arc::new(AtomicBool::new(true));
+    let is_by_itself = by_itself.clone();
+    let between =
+        tower::util::BoxCloneSyncService::new(tower::service_fn(move |request: Request<Body>| {
+            let (inner, answers) = (inner.clone(), is_by_itself.load(Ordering::SeqCst));
+            async move {
+                match answers {
+                    true => Ok::<_, Infallible>(page()),
+                    false => inner.oneshot(request).await,
+                }
+            }
+        }));
+    let app = app(&layer, between);
+    assert_eq!(get_page(&app, "/").await.text(), "page");
+    by_itself.store(false, Ordering::SeqCst);
+    clock.advance(Duration::from_secs(11));
+    let validated = get_page(&app, "/").await;
+    assert_eq!((validated.status.as_u16(), validated.text()), (200, "page"));
+    // And from then on the inner layer answers.
+    for _ in 0..2 {
+        let hit = get_page(&app, "/").await;
+        assert_eq!((hit.x_cache(), hit.text()), ("HIT", "page"));
+    }
+    assert_eq!(origin.calls(), 1);
+}

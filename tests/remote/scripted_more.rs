@@ -401,3 +401,25 @@ async fn a_node_that_has_just_started_deletes_what_nested_layers_stored() {
     settle().await;
     assert!(store.frames().is_empty());
 }
+
+#[tokio::test]
+async fn what_another_node_deleted_is_served_stale_only_by_who_asks_for_it_again() {
+    let stale = "max-age=10, stale-while-revalidate=600";
+    let (store, clock) = (FakeStore::default(), running());
+    let origin = Origin::with_fields(&[("cache-control", stale)]);
+    let (_, one) = store.node(&clock, &origin);
+    let (other, _) = store.node(&clock, &origin);
+    get(&one, "/a").await;
+    settle().await;
+    clock.advance(Duration::from_secs(20));
+    other.invalidate(Selector::resource("test", "/a"));
+    settle().await;
+    assert!(store.frames().is_empty(), "it is deleted there");
+    // These would not bring a newer one, ever.
+    let only = [("cache-control", "only-if-cached")];
+    assert_eq!(get_with(&one, "/a", &only).await.status.as_u16(), 504);
+    assert_eq!(
+        send(&one, request("HEAD", "/a", &[])).await.x_cache(),
+        "MISS"
+    );
+}
