@@ -117,8 +117,8 @@ pub(crate) struct StoredHead {
 impl StoredHead {
     /// What it has allocated.
     fn heap_size(&self) -> usize {
-        let group = |name: &Box<str>| size_of::<Box<str>>() + name.len();
-        let groups: usize = self.groups.iter().map(group).sum();
+        let names: usize = self.groups.iter().map(|name| name.len()).sum();
+        let groups = names + self.groups.len() * size_of::<Box<str>>();
         let validator = self
             .validator
             .as_ref()
