@@ -4,12 +4,9 @@
 //! panics are as without a cache. Only when the client leaves a fill that others may be waiting for
 //! does it move to a task (`future.rs`).
 
-use std::{future::poll_fn, pin::pin, sync::Arc, time::Duration};
+use std::{future::poll_fn, sync::Arc, time::Duration};
 
-use http::{
-    Request, Response, StatusCode,
-    header::{ETAG, IF_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE},
-};
+use http::{Request, Response};
 use http_body::Body;
 use tokio::time::Instant;
 use tower_service::Service;
@@ -18,23 +15,23 @@ use crate::{
     admission::reduced,
     answer::{Hit, head_only, judged, may_answer, only_if_cached, respond},
     body::ResponseBody,
-    cache::Placement,
     entry::Entry,
-    fill::{Filled, Job, fill_body},
-    flight::{Ending, Guard, Joined, Outcome, Shared, Ticket},
+    flight::{Ending, Joined, Outcome, Shared, Ticket},
     future::{Answer, Lead, Leave, Oneshot, Passed, pass_on},
-    headers::{Forwarded, fill_slots_collapsed, say_forwarded, without_own},
-    judge::{Judged, Started, judge, longest_body},
+    headers::{Forwarded, fill_slots_collapsed},
+    judge::Started,
     marks::Mark,
     nesting::{is_stamped, pass, pass_deadline, stamp},
     pending::{Otherwise, Pending},
-    policy::{Failure, ask, take_conditions},
+    policy::Failure,
     settings::Settings,
     status::{Forward, Reason},
-    store::{memory::Found, remote::DEADLINE},
+    store::remote::DEADLINE,
     timer::{after, until, within},
-    validate::{Asked, confirmed_once, hear_head, standing_in, unshared, version},
+    validate::{hear_head, standing_in},
 };
+
+mod calling;
 
 /// How long those who wait for a body of unknown length wait for its end.
 const OPEN_BODY_WAIT: Duration = Duration::from_millis(250);
@@ -131,25 +128,6 @@ where
             return Box::pin(self.pass_missed(Reason::Head)).await;
         }
         self.fill_alone(Some(Reason::NotCollapsed)).await
-    }
-
-    /// Obtains what is newer than a stale response that was served already (RFC 5861, 3).
-    pub(crate) async fn refresh(mut self: Box<Self>, guard: Guard) {
-        self.is_refresh = true;
-        // The client has its answer: these were about that.
-        for name in [RANGE, IF_RANGE, IF_MATCH, IF_UNMODIFIED_SINCE] {
-            self.request.headers_mut().remove(name);
-        }
-        let (cache, mark) = (self.pending.cache.clone(), self.pending.mark);
-        let key = self.pending.key.clone();
-        let headers = self.request.headers().clone();
-        let end = after(self.settings.fill_timeout);
-        let _answer = until(end, self.lead(guard)).await;
-        let found = cache.memory().find(&key.bytes, key.hash, &headers);
-        if matches!(found, Found::Entry(entry) if !entry.head.lifetime.is_fresh(cache.now())) {
-            // Whatever it was: not again at once.
-            cache.marks().set(Mark::NotRefreshed, mark, cache.now());
-        }
     }
 
     /// For a request that fills nothing: what the remote store has, or it goes its way.
@@ -359,245 +337,5 @@ where
             true => judged(response, self.request.headers()),
             false => response,
         }
-    }
-
-    // ---- calling the inner service ----
-
-    /// The first of its key: fills, and the others wait.
-    async fn lead(mut self: Box<Self>, guard: Guard) -> Answer<ResBody, S::Error> {
-        // Between the look-up and the start of this flight another one may have ended.
-        if let Some(hit) = self.pending.look(self.request.headers()) {
-            guard.end(Ending::Look, Vec::new());
-            return Ok(self.hit(hit));
-        }
-        let deadline = after(self.settings.fill_timeout);
-        self.lead.set(Some(deadline));
-        if self.pending.may_fetch_now() {
-            let origin = guard.flight().origin();
-            if let Some(hit) = self.pending.fetch(self.request.headers(), origin).await {
-                guard.end(Ending::Look, Vec::new());
-                return Ok(self.hit(hit));
-            }
-            guard
-                .flight()
-                .begin_fill(self.pending.cache.log().sequence());
-            self.pending.learn_stored(self.request.headers());
-        }
-        Box::pin(self.fill(guard, deadline, None)).await
-    }
-
-    /// A fill that nobody waits for; what it brings is judged and stored all the same.
-    async fn fill_alone(self: Box<Self>, why: Option<Reason>) -> Answer<ResBody, S::Error> {
-        let guard = Guard::alone(self.pending.origin(), Instant::now().into_std());
-        let deadline = after(self.settings.fill_timeout);
-        Box::pin(self.fill(guard, deadline, why)).await
-    }
-
-    /// Each for itself, but known to have passed here: a layer further in collapses them.
-    async fn pass_further_in(mut self: Box<Self>) -> Answer<ResBody, S::Error> {
-        let settings = &self.settings;
-        pass(self.request.extensions_mut(), settings.cache.id());
-        pass_deadline(self.request.extensions_mut(), self.pending.remote_until);
-        self.pending.cache.counters().bypass(Reason::InnerLayer);
-        self.pass_on(Passed::Bypassed(Reason::InnerLayer)).await
-    }
-
-    async fn pass_on(self: Box<Self>, passed: Passed) -> Answer<ResBody, S::Error> {
-        let request = reduced(&self.settings, self.request);
-        let response = Oneshot::new(self.inner, request).await?;
-        Ok(pass_on(response, passed, self.leave))
-    }
-
-    async fn fill(
-        self: Box<Self>,
-        mut guard: Guard,
-        deadline: Instant,
-        why: Option<Reason>,
-    ) -> Answer<ResBody, S::Error> {
-        let Self {
-            inner,
-            settings,
-            mut request,
-            pending,
-            leave,
-            lead,
-            is_refresh,
-            ..
-        } = *self;
-        let mut pending = *pending;
-        let cache = pending.cache.clone();
-        let headers = request.headers().clone();
-        let validator = settings.validator.as_ref();
-        if let Some(validator) = validator.filter(|_| pending.alone.is_none()) {
-            (request, pending.validator) = version(validator, request, deadline).await;
-            if let Some(stored) = pending.confirmed() {
-                if !is_refresh {
-                    cache.counters().hit();
-                }
-                let conditions = take_conditions(request.headers_mut());
-                let asked = Asked {
-                    settings: &settings,
-                    said: pending.said(None),
-                    pending,
-                    request: headers,
-                    started: Started {
-                        wall: cache.clock().wall(),
-                        deadline,
-                    },
-                    leave,
-                };
-                return Ok(judged(asked.confirmed(guard, stored), &conditions));
-            }
-        }
-        match pending.alone {
-            _ if is_refresh => {}
-            Some(reason) => cache.counters().bypass(reason),
-            None => cache.counters().miss(),
-        }
-        cache.counters().fill();
-        let mut request = reduced(&settings, request);
-        let stored = pending.to_validate();
-        // Who waits wants all of it, whatever the starter has, and what is stored has conditions of
-        // its own. Alone it goes as it came.
-        let is_replaced = stored.is_some() || (pending.is_selective && guard.is_joinable());
-        let conditions = is_replaced.then(|| take_conditions(request.headers_mut()));
-        if let Some(stored) = &stored {
-            ask(request.headers_mut(), &without_own(&stored.head));
-        }
-        // A refresh has nobody to be answered.
-        let stand_in = |failure| match is_refresh {
-            true => None,
-            false => standing_in(&pending, failure, &headers, leave),
-        };
-        let judged = |response| match &conditions {
-            Some(conditions) => judged(response, conditions),
-            None => response,
-        };
-        pass(request.extensions_mut(), cache.id());
-        pass_deadline(request.extensions_mut(), pending.remote_until);
-        let started = Started {
-            wall: cache.clock().wall(),
-            deadline,
-        };
-        let mut call = pin!(Oneshot::new(inner, request));
-        let called = match until(deadline, call.as_mut()).await {
-            Some(called) => called,
-            None => {
-                // It runs on for its client alone; should that leave, it is dropped.
-                lead.set(None);
-                guard.expire();
-                if let Some(response) = stand_in(Failure::Slow) {
-                    return Ok(response);
-                }
-                call.await
-            }
-        };
-        let response = match called {
-            Ok(response) => response,
-            Err(error) => {
-                cache.counters().failed_fill();
-                guard.end(Ending::Failed, Vec::new());
-                return stand_in(Failure::Error).ok_or(error);
-            }
-        };
-        let (mut head, body) = response.into_parts();
-        if is_stamped(&head.extensions, cache.id()) {
-            cache
-                .marks()
-                .set(Mark::InnerLayer, pending.route_mark, cache.now());
-            guard.end(Ending::InnerLayer, Vec::new());
-            if let (Some(stored), StatusCode::NOT_MODIFIED) = (&stored, head.status) {
-                // It answers what was asked for here; from now on it is asked as the client asks.
-                pending.remove(stored);
-                return Ok(judged(confirmed_once(&pending, head, stored, leave)));
-            }
-            let response = Response::from_parts(head, ResponseBody::inner(body));
-            return Ok(judged(response));
-        }
-        if head.status.is_server_error() {
-            if let Some(response) = stand_in(Failure::Status(head.status)) {
-                guard.end(Ending::ServerError(head.status), Vec::new());
-                return Ok(response);
-            }
-        }
-        let mut said = Forwarded {
-            status: Some(head.status.as_u16()),
-            ..pending.said(why)
-        };
-        if let (Some(stored), StatusCode::NOT_MODIFIED) = (stored, head.status) {
-            let asked = Asked {
-                settings: &settings,
-                pending,
-                request: headers,
-                started,
-                said,
-                leave,
-            };
-            return Ok(judged(asked.not_modified(guard, head, stored)));
-        }
-        let exact = body.size_hint().exact();
-        let body = match judge(&settings, &pending, &headers, &mut head, exact, started) {
-            Judged::Share(shared, is_stored) => {
-                let length = shared.length;
-                let key = pending.key_of(&head.headers);
-                pending.make_way(&key);
-                let job = Job {
-                    cache: cache.clone(),
-                    shared,
-                    place: Placement {
-                        key,
-                        path: pending.path,
-                        request: headers,
-                        mark: pending.mark,
-                        is_personal: pending.personal.is_some(),
-                    },
-                    is_stored,
-                    is_tagged: is_stored
-                        && settings.storing.weak_etags
-                        && !head.headers.contains_key(ETAG),
-                    max_body_size: longest_body(&settings, &cache),
-                    deadline: started.deadline,
-                    detach: settings.detach,
-                };
-                if !is_stored {
-                    // Shared with those who wait already, and with nobody else.
-                    guard.leave();
-                }
-                let unfit = job.shared.unfit;
-                if let Some(reason) = unfit {
-                    guard = unshared(&cache, guard, reason, &job.shared, pending.mark);
-                }
-                let filled = fill_body(guard, job, body, length).await;
-                let Filled { body, refused, tag } = filled;
-                if let Some(tag) = tag {
-                    head.headers.insert(ETAG, tag);
-                }
-                said.stored = is_stored && refused.is_none();
-                said.detail = if is_stored {
-                    refused.or(unfit).or(why)
-                } else {
-                    Some(Reason::Status)
-                };
-                body
-            }
-            Judged::Refuse(reason) => {
-                if head.status.is_server_error() {
-                    cache.counters().refusal(reason);
-                } else {
-                    // That a client has it already says nothing about those who have not.
-                    let is_said =
-                        reason != Reason::Status || head.status != StatusCode::NOT_MODIFIED;
-                    let lasts = is_said && pending.personal.is_none();
-                    cache.refuse(reason, lasts.then_some(pending.mark));
-                }
-                pending.forget(reason, head.status);
-                guard.end(Ending::Refused(reason), Vec::new());
-                said.detail = Some(pending.alone.unwrap_or(reason));
-                ResponseBody::inner(body)
-            }
-        };
-        say_forwarded(&mut head.headers, said, leave.mode);
-        stamp(&mut head.extensions, leave.stamp);
-        Ok(judged(Response::from_parts(head, body)))
     }
 }
