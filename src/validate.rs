@@ -195,7 +195,7 @@ impl Asked<'_> {
                 let (rule, unfit, mark) = (shared.rule.clone(), shared.unfit, pending.mark);
                 let key = pending.key_of(&head.headers);
                 pending.make_way(&key);
-                cache.store(&placement(pending, key, request), &rule, entry.clone());
+                cache.store(&placement(&pending, key, request), &rule, entry.clone());
                 match unfit {
                     None => guard.complete(shared, entry, Vec::new()),
                     Some(reason) => drop(unshared(&cache, guard, reason, &shared, mark)),
@@ -266,10 +266,10 @@ fn with_tag_of(
     Arc::new(updated)
 }
 
-fn placement(pending: Pending, key: Key, request: HeaderMap) -> Placement {
+fn placement(pending: &Pending, key: Key, request: HeaderMap) -> Placement {
     Placement {
         key,
-        path: pending.path,
+        path: pending.path.clone(),
         request,
         mark: pending.mark,
         is_personal: pending.personal.is_some(),
@@ -316,12 +316,6 @@ pub(crate) fn hear_head<B>(
     };
     let updated = with_tag_of(&stored.head, &shared.head, &mut head.headers);
     let entry = Arc::new(Entry::new(updated, stored.body.clone(), origin));
-    let place = Placement {
-        key: pending.key_of(&head.headers),
-        path: pending.path.clone(),
-        request: request.clone(),
-        mark: pending.mark,
-        is_personal: pending.personal.is_some(),
-    };
+    let place = placement(pending, pending.key_of(&head.headers), request.clone());
     cache.store(&place, &shared.rule, entry);
 }
