@@ -3,7 +3,11 @@
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderName, request, response};
+use http::{
+    HeaderName,
+    header::{CACHE_CONTROL, DATE, EXPIRES, VARY},
+    request, response,
+};
 use tower_layer::Layer;
 
 use crate::{
@@ -461,6 +465,8 @@ impl ResponseCacheLayer {
     /// Response fields that are not stored, besides those that belong to one exchange anyway
     /// (`x-request-id`, `traceparent`, `server-timing`, `ratelimit-*` and their like).
     ///
+    /// `Vary`, `Cache-Control`, `Expires` and `Date` stay: they say how the response may be used.
+    ///
     /// ```
     /// use http::HeaderName;
     /// use tower_response_cache::{Cache, ResponseCacheLayer};
@@ -470,6 +476,9 @@ impl ResponseCacheLayer {
     /// # let _ = layer;
     /// ```
     pub fn strip_fields(self, fields: impl IntoIterator<Item = HeaderName>) -> Self {
+        let fields = fields
+            .into_iter()
+            .filter(|name| ![VARY, CACHE_CONTROL, EXPIRES, DATE].contains(name));
         self.with(|settings| settings.strip_fields.extend(fields))
     }
 

@@ -252,7 +252,8 @@ where
                     is_stored,
                     is_tagged: is_stored
                         && settings.storing.weak_etags
-                        && !head.headers.contains_key(ETAG),
+                        && !head.headers.contains_key(ETAG)
+                        && !settings.strip_fields.contains(&ETAG),
                     max_body_size: longest_body(&settings, &cache),
                     deadline: started.deadline,
                     detach: settings.detach,

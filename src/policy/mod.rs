@@ -58,7 +58,8 @@
 //!
 //! **Variants** (`vary.rs`, `nominated.rs`)
 //! - `Vary` is one list over all lines, without case; `*` in any syntax: not stored (§4.1).
-//! - `Vary` that `Connection` lists: not stored, since it would not be kept (RFC 9110, 7.6.1).
+//! - `Vary`, `Cache-Control` or `Expires` that `Connection` lists: not stored, since it would not be
+//!   kept (RFC 9110, 7.6.1).
 //! - `Cookie` undeclared, `Authorization` and credentials, not partitioned: not stored.
 //! - A specific `Access-Control-Allow-Origin` counts as `Vary: Origin`; with
 //!   `Access-Control-Allow-Credentials: true` and without `Vary: Origin`: not stored.

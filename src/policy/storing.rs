@@ -7,8 +7,11 @@
 use std::time::{Duration, SystemTime};
 
 use http::{
-    HeaderMap, StatusCode,
-    header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, SET_COOKIE, TRAILER},
+    HeaderMap, HeaderName, StatusCode,
+    header::{
+        AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPIRES, SET_COOKIE,
+        TRAILER,
+    },
 };
 
 use super::{
@@ -140,6 +143,14 @@ impl Response<'_> {
 
     /// How long it is fresh; and if not at all, why.
     fn freshness(&self, now: SystemTime) -> Result<(Freshness, Option<Reason>), Reason> {
+        // RFC 9110, section 7.6.1: not kept, and once the rest was updated by a 304 (§3.2) nobody would
+        // know what it said.
+        let is_lost = |name: &HeaderName| {
+            self.headers.contains_key(name) && vary::is_for_the_connection(name, self.headers)
+        };
+        if [CACHE_CONTROL, EXPIRES].iter().any(is_lost) {
+            return Err(Reason::Stale);
+        }
         let freshness = freshness::lifetime(
             self.settings,
             self.policy,

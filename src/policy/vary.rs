@@ -115,7 +115,8 @@ pub(crate) fn rule(
     })
 }
 
-fn is_for_the_connection(name: &HeaderName, headers: &HeaderMap) -> bool {
+/// Whether `Connection` takes a field away on the way (RFC 9110, section 7.6.1).
+pub(super) fn is_for_the_connection(name: &HeaderName, headers: &HeaderMap) -> bool {
     let lists = |line: &HeaderValue| {
         let mut listed = line.as_bytes().split(|&byte| byte == b',').map(trim);
         listed.any(|listed| listed.eq_ignore_ascii_case(name.as_str().as_bytes()))

@@ -95,6 +95,8 @@ fn what_forbids_storing_wins_over_every_setting_and_over_the_handler() {
         ("Set-Cookie", &[("set-cookie", "a=b"), ("cache-control", "public, max-age=9")], Err(Reason::SetCookie)),
         ("Set-Cookie, empty", &[("set-cookie", "")], Err(Reason::SetCookie)),
         ("Connection: Set-Cookie hides nothing", &[("connection", "Set-Cookie"), ("set-cookie", "a=b"), ("cache-control", "max-age=9")], Err(Reason::SetCookie)),
+        ("Connection: Cache-Control is no word to keep", &[("connection", "close, cache-control"), ("cache-control", "max-age=9")], Err(Reason::Stale)),
+        ("Connection: Expires likewise", &[("connection", "expires"), ("expires", "{+9}"), ("cache-control", "max-age=9")], Err(Reason::Stale)),
         ("Connection: Cache-Control hides nothing", &[("connection", "cache-control"), ("cache-control", "no-store")], Err(Reason::NoStore)),
     ];
     let forced = StoringSettings {
