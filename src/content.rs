@@ -60,13 +60,14 @@ impl QueryContent {
     ///
     /// # Errors
     ///
-    /// The body broke off, or had more than it said: there is no such request.
+    /// The body broke off, or was not as long as it said: there is no such request.
     pub(crate) async fn read<B: Body + 'static>(
         &self,
         request: Request<B>,
     ) -> Result<(Request<B>, Bytes), ()> {
         let make = self.0.downcast_ref::<Make<B>>().ok_or(())?;
         let (head, body) = request.into_parts();
+        let length = body.size_hint().exact().ok_or(())?;
         let content = {
             let mut body = pin!(body);
             let mut content = BytesMut::new();
@@ -74,13 +75,16 @@ impl QueryContent {
                 let Ok(mut data) = frame.map_err(drop)?.into_data() else {
                     continue;
                 };
-                if content.len() + data.remaining() > MAX_KEY {
+                if (content.len() + data.remaining()) as u64 > length {
                     return Err(());
                 }
                 content.extend_from_slice(&data.copy_to_bytes(data.remaining()));
             }
             content.freeze()
         };
+        if content.len() as u64 != length {
+            return Err(());
+        }
         Ok((Request::from_parts(head, make(content.clone())), content))
     }
 }

@@ -300,6 +300,11 @@ mod tests {
     }
 
     #[test]
+    fn parts_of_a_second_count() {
+        assert_eq!(millis(Duration::from_micros(1_234_999)), 1_234);
+    }
+
+    #[test]
     fn durations_beyond_all_sense_stay_in_bounds() {
         let forever = Lifetime {
             response_time: 10,

@@ -395,6 +395,7 @@ mod tests {
             Some(&variant_suffix(b"gzip")[..])
         );
         assert_ne!(variant.hash, stored.hash);
+        assert_ne!(variant.hash, stored.with_variant(b"br").hash);
     }
 
     #[test]
@@ -441,6 +442,31 @@ mod tests {
             lone(with_authority("ab", "/c")),
             lone(KeyParts {
                 scheme: Some("https"),
+                ..parts("/a", None)
+            }),
+            lone(KeyParts {
+                depth: 1,
+                ..parts("/a", None)
+            }),
+            lone(KeyParts {
+                content: Some(b""),
+                ..parts("/a", None)
+            }),
+            lone(KeyParts {
+                content: Some(b"b"),
+                ..parts("/a", None)
+            }),
+            lone(KeyParts {
+                content: Some(b"b"),
+                rewritten: Some(("/x", None)),
+                ..parts("/a", None)
+            }),
+            lone(KeyParts {
+                rewritten: Some(("/x", Some(Cow::Borrowed("b")))),
+                ..parts("/a", None)
+            }),
+            lone(KeyParts {
+                search: Some("b".into()),
                 ..parts("/a", None)
             }),
             lone(KeyParts {

@@ -94,3 +94,47 @@ impl Search {
         searched
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn there_are_never_more_rules_than_paths_may_have() {
+        let known = Searches::default();
+        let mut said = HeaderMap::new();
+        said.insert("no-vary-search", HeaderValue::from_static("params"));
+        for place in 0..3 * MAX_PATHS as u64 {
+            known.learn(place, SearchVariance::read(&said));
+            assert!(known.get(place).is_some());
+            let rules = known.0.lock().unwrap();
+            assert!(rules.len() <= MAX_PATHS);
+        }
+    }
+
+    #[test]
+    fn layers_hosts_and_paths_have_rules_of_their_own() {
+        let place = |layer, authority: &'static str, path: &'static str, depth| {
+            let parts = KeyParts {
+                authority: Some(authority.into()),
+                path,
+                depth,
+                ..KeyParts::default()
+            };
+            Search::new(layer, &parts).place
+        };
+        let places = [
+            place(1, "a", "/", 0),
+            place(2, "a", "/", 0),
+            place(1, "b", "/", 0),
+            place(1, "a", "/b", 0),
+            place(1, "a/", "/", 0),
+            place(1, "a", "/", 1),
+        ];
+        for (at, one) in places.iter().enumerate() {
+            assert!(!places[..at].contains(one), "{at}");
+        }
+    }
+}

@@ -204,8 +204,13 @@ mod tests {
             max_age: Some(600),
             ..NONE
         };
+        let min_fresh = RequestDirectives {
+            min_fresh: Some(0),
+            ..NONE
+        };
         #[rustfmt::skip]
         let rows = [
+            ("what is fresh still, whatever the window", FORBIDDEN, NONE, false, 59_999, true),
             ("RFC 5861 §4 within the window", WINDOWS, NONE, false, 89_999, true),
             ("RFC 5861 §4 after the window", WINDOWS, NONE, false, 90_000, false),
             ("RFC 5861 §4 a failure to connect is one", WINDOWS, NONE, true, 89_999, true),
@@ -214,6 +219,7 @@ mod tests {
             ("§4.2.4 an error is an answer", ALLOWED, NONE, false, 60_000, false),
             ("§5.2.1.4 not without validation", WINDOWS, no_cache, true, 60_000, false),
             ("§5.2.1.1 a request that wants it young", WINDOWS, max_age, true, 60_000, false),
+            ("§5.2.1.3 a request that wants it fresh", WINDOWS, min_fresh, true, 60_000, false),
         ];
         for (sentence, staleness, demands, out, now, expected) in rows {
             let stands = stands_in(&LIFETIME, &staleness, &demands, out, now);

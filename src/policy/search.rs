@@ -465,6 +465,28 @@ mod tests {
     }
 
     #[test]
+    fn rules_that_differ_have_texts_that_differ() {
+        let fields = [
+            "key-order",
+            "params",
+            "params, key-order",
+            "params, except=(\"a\")",
+            "params=(\"a\")",
+            "params=(\"a\"), key-order",
+            "params=(\"a\" \"b\")",
+            "params=(\"a&b\")",
+            "params=(\"ab\")",
+            "params=(\"a+b\")",
+            "params=(\"A\")",
+            "params=(\"\")",
+        ];
+        let texts = fields.map(|field| SearchVariance::read(&lines(&[field])).text());
+        for (at, text) in texts.iter().enumerate() {
+            assert!(!texts[..at].contains(text), "{}: {text}", fields[at]);
+        }
+    }
+
+    #[test]
     fn canonical_queries_are_equal_exactly_where_the_draft_says_equivalent() {
         let mut random = Random::new(25);
         let mut equal = 0;

@@ -504,3 +504,217 @@ async fn the_windows_of_a_layer_are_for_what_has_become_stale() {
         (500, "MISS")
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn only_if_cached_gets_what_is_stale_and_refreshes_nothing() {
+    let (cache, clock) = cache();
+    let (permits, inner, service) =
+        service(ResponseCacheLayer::new(&cache), REFRESHED, Does::Answers);
+    once(&service).await;
+    clock.advance(12 * SECOND);
+    permits.add_permits(10);
+    for _ in 0..2 {
+        let asked = request("GET", "/page", &[("cache-control", "only-if-cached")]);
+        let read = at_once("an answer", client(&service, asked).await);
+        let read = read.await.unwrap();
+        assert_eq!(
+            (read.field("x-cache"), read.complete()),
+            ("STALE", "call 1")
+        );
+        settle().await;
+        assert_eq!(inner.calls(), 1, "it asked for no call");
+    }
+    assert_idle(&cache).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_never_ends_is_dropped_when_a_fill_would_be_late() {
+    let (cache, clock) = cache();
+    let layer = ResponseCacheLayer::new(&cache).fill_timeout(20 * SECOND);
+    let (permits, inner, service) = service(layer, REFRESHED, Does::Answers);
+    once(&service).await;
+    settle().await;
+    let idle = Arc::strong_count(&permits);
+    clock.advance(12 * SECOND);
+    assert_eq!(once(&service).await.field("x-cache"), "STALE");
+    assert_eq!((inner.calls(), Arc::strong_count(&permits)), (2, idle + 1));
+    tokio::time::advance(19 * SECOND).await;
+    settle().await;
+    assert_eq!(Arc::strong_count(&permits), idle + 1, "it has time still");
+    tokio::time::advance(2 * SECOND).await;
+    settle().await;
+    assert_eq!(Arc::strong_count(&permits), idle, "nobody waits for it");
+    assert_idle(&cache).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_served_stale_without_background_work_is_validated() {
+    let (cache, clock) = cache();
+    let layer = ResponseCacheLayer::new(&cache).detach(false);
+    let (permits, inner, service) = service(layer, REFRESHED, Does::Confirms);
+    once(&service).await;
+    clock.advance(12 * SECOND);
+    permits.add_permits(1);
+    let read = once(&service).await;
+    assert_eq!((read.field("x-cache"), read.complete()), ("MISS", "call 1"));
+    assert_eq!((inner.calls(), cache.stats().validated()), (2, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_invalidated_meanwhile_stands_in_for_nothing() {
+    for does in [Does::Fails(503), Does::Errs] {
+        let (cache, clock) = cache();
+        let (permits, _, service) = service(ResponseCacheLayer::new(&cache), STANDS_IN, does);
+        once(&service).await;
+        clock.advance(12 * SECOND);
+        let asked = tokio::spawn(service.clone().oneshot(page()));
+        settle().await;
+        cache.invalidate(Selector::resource("test", "/page"));
+        permits.add_permits(1);
+        match (does, at_once("an answer", asked).await.unwrap()) {
+            (Does::Errs, Err(Away)) => {}
+            (Does::Fails(status), Ok(response)) => assert_eq!(response.status(), status),
+            (_, answer) => panic!("{answer:?}"),
+        }
+        assert_idle(&cache).await;
+    }
+}
+
+/// The first call is fresh for 10 s; the second, which waits for a permit, is a 304 with these
+/// fields, and later ones are whole.
+fn confirms_with(
+    cache: &Cache,
+    said: &'static str,
+) -> (Arc<Semaphore>, Inner<FeedBody, Away>, Service) {
+    let permits = Arc::new(Semaphore::new(0));
+    let held = permits.clone();
+    let inner = Inner::new(move |call, request: Request<Body>| {
+        let held = held.clone();
+        async move {
+            if call > 1 {
+                held.acquire().await.unwrap().forget();
+            }
+            let is_asked = request.headers().contains_key("if-none-match");
+            let response = Response::builder().header("etag", "\"1\"");
+            let response = match (call, is_asked) {
+                (1, _) => response
+                    .header("cache-control", STANDS_IN)
+                    .body(whole("call 1")),
+                (2, true) => response
+                    .header("cache-control", said)
+                    .status(304)
+                    .body(whole("")),
+                (_, is_asked) => response
+                    .header("cache-control", "no-store")
+                    .body(whole(format!("call {call}, asked: {is_asked}"))),
+            };
+            Ok(response.unwrap())
+        }
+    });
+    let layer = ResponseCacheLayer::new(cache);
+    (permits, inner.clone(), layer.layer(inner))
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_304_says_must_be_validated_each_time_is_shared_with_nobody_who_waits() {
+    let (cache, clock) = cache();
+    let (permits, inner, service) = confirms_with(&cache, "no-cache");
+    once(&service).await;
+    clock.advance(12 * SECOND);
+    let starter = client(&service, page()).await;
+    let waiting = many(&service, 10).await;
+    assert_eq!(inner.calls(), 2);
+    permits.add_permits(20);
+    let starter = at_once("an answer", starter).await.unwrap();
+    assert_eq!(starter.complete(), "call 1");
+    let texts: Vec<_> = answers(waiting).await;
+    assert!(texts.iter().all(|(_, text)| text != "call 1"), "{texts:?}");
+    assert_eq!(inner.calls(), 12, "each asks for itself");
+    assert_idle(&cache).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_304_that_may_not_be_stored_ends_what_was_stored() {
+    for said in ["no-store", "private"] {
+        let (cache, clock) = cache();
+        let (permits, _, service) = confirms_with(&cache, said);
+        once(&service).await;
+        clock.advance(12 * SECOND);
+        permits.add_permits(10);
+        assert_eq!(once(&service).await.complete(), "call 1", "{said}");
+        let next = once(&service).await;
+        assert_eq!(next.complete(), "call 3, asked: false", "{said}");
+        assert_idle(&cache).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_too_late_says_nothing_of_what_is_stored() {
+    let (cache, clock) = cache();
+    let layer = ResponseCacheLayer::new(&cache).fill_timeout(20 * SECOND);
+    let (permits, inner, service) = service(layer, "max-age=10", Does::Confirms);
+    once(&service).await;
+    clock.advance(12 * SECOND);
+    let late = client(&service, page()).await;
+    tokio::time::advance(21 * SECOND).await;
+    settle().await;
+    permits.add_permits(2);
+    assert_eq!(
+        at_once("an answer", late).await.unwrap().complete(),
+        "call 1"
+    );
+    // The handler panics where it is not asked whether that still holds.
+    let next = once(&service).await;
+    assert_eq!((next.complete(), next.field("x-call")), ("call 1", "3"));
+    assert_eq!(inner.calls(), 3);
+    assert_idle(&cache).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_person_who_waits_gets_only_what_is_for_all_still() {
+    let (cache, clock) = cache();
+    let permits = Arc::new(Semaphore::new(1));
+    let held = permits.clone();
+    let inner = Inner::<FeedBody, Away>::new(move |call, _| {
+        let held = held.clone();
+        async move {
+            held.acquire().await.unwrap().forget();
+            let said = match call {
+                1 => "public, max-age=10",
+                _ => "max-age=10",
+            };
+            let response = Response::builder().header("cache-control", said);
+            Ok(response.body(whole(format!("call {call}"))).unwrap())
+        }
+    });
+    let service = ResponseCacheLayer::new(&cache).layer(inner.clone());
+    once(&service).await;
+    clock.advance(12 * SECOND);
+    let anybody = client(&service, page()).await;
+    let asked = request("GET", "/page", &[("cookie", "session=1")]);
+    let person = client(&service, asked).await;
+    assert_eq!(inner.calls(), 2, "what is known of it is for all");
+    permits.add_permits(2);
+    let anybody = at_once("an answer", anybody).await.unwrap();
+    assert_eq!(anybody.complete(), "call 2");
+    let person = at_once("an answer", person).await.unwrap();
+    assert_eq!(person.complete(), "call 3");
+    assert_idle(&cache).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_stale_from_the_start_is_asked_for_once_behind_its_window() {
+    let (cache, clock) = cache();
+    let (permits, inner, service) = service(
+        ResponseCacheLayer::new(&cache),
+        "max-age=0, stale-while-revalidate=30",
+        Does::Answers,
+    );
+    once(&service).await;
+    clock.advance(31 * SECOND);
+    let clients = many(&service, 10).await;
+    assert_eq!(inner.calls(), 2, "nothing says that it is for nobody");
+    permits.add_permits(20);
+    answers(clients).await;
+    assert_idle(&cache).await;
+}

@@ -646,3 +646,29 @@ async fn a_304_of_the_inner_layer_is_no_answer_to_who_has_not_asked_for_one() {
     }
     assert_eq!(origin.calls(), 1);
 }
+
+#[tokio::test]
+async fn what_the_inner_layer_serves_stale_the_outer_one_does_not_store() {
+    for window in ["stale-while-revalidate", "stale-if-error"] {
+        let (cache, clock) = cache();
+        let origin = Origin::new(move |call, _| {
+            let response = Response::builder()
+                .status(if call == 1 { 200 } else { 503 })
+                .header("cache-control", format!("max-age=10, {window}=10000"))
+                .header("etag", "\"a\"");
+            std::future::ready(response.body(Body::from(call.to_string())).unwrap())
+        });
+        let layer = ResponseCacheLayer::new(&cache);
+        let app = app(&layer, origin.behind(&layer));
+        assert_eq!(get_page(&app, "/").await.text(), "1");
+        settle().await;
+        assert_eq!(cache.stats().entries(), 1, "{window}");
+        // So long that the outer layer has forgotten who answers.
+        clock.advance(Duration::from_secs(700));
+        let stale = get_page(&app, "/").await;
+        settle().await;
+        assert_eq!((stale.x_cache(), stale.text()), ("STALE", "1"), "{window}");
+        assert_eq!(cache.stats().entries(), 1, "{window}");
+        assert_empty(&cache);
+    }
+}

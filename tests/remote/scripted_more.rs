@@ -423,3 +423,79 @@ async fn what_another_node_deleted_is_served_stale_only_by_who_asks_for_it_again
         "MISS"
     );
 }
+
+// ---- what is stale ----
+
+#[tokio::test]
+async fn what_is_known_to_be_gone_is_not_served_stale_either() {
+    let (store, clock) = (FakeStore::default(), ManualClock::new());
+    let origin = Origin::new(|call, _| {
+        const WINDOWS: &str = "max-age=20, stale-while-revalidate=100, stale-if-error=100";
+        let (status, said) = match call {
+            1 => (200, WINDOWS),
+            2 => (200, "no-store"),
+            _ => (503, ""),
+        };
+        let response = Response::builder().status(status);
+        let response = response.header("cache-control", said);
+        std::future::ready(response.body(Body::from(call.to_string())).unwrap())
+    });
+    let (_, app) = store.node(&clock, &origin);
+    get(&app, "/a").await;
+    settle().await;
+    store.frames().clear();
+    clock.advance(Duration::from_secs(6));
+    assert_eq!(get(&app, "/a").await.text(), "2", "gone, as it turns out");
+    clock.advance(Duration::from_secs(20));
+    let answer = get(&app, "/a").await;
+    assert_eq!((answer.x_cache(), answer.text()), ("MISS", "3"));
+}
+
+#[tokio::test]
+async fn a_frame_is_kept_for_as_long_as_it_can_be_validated() {
+    let (store, clock) = (FakeStore::default(), ManualClock::new());
+    let origin = Origin::new(|_, request| {
+        let mut response = Response::builder().header("cache-control", "max-age=60");
+        if request.uri().path() == "/tagged" {
+            response = response.header("etag", "\"a\"");
+        }
+        std::future::ready(response.body(Body::from("body")).unwrap())
+    });
+    let (_, app) = store.node(&clock, &origin);
+    let mut ends = Vec::new();
+    for path in ["/plain", "/tagged"] {
+        get(&app, path).await;
+        settle().await;
+        let frames = store.frames();
+        let written = frames.values().map(|(_, end)| *end);
+        ends.push(written.max().expect("it is written"));
+        drop(frames);
+    }
+    let later = ends[1].duration_since(ends[0]).unwrap();
+    assert_eq!(later, Duration::from_secs(3600));
+}
+
+#[tokio::test]
+async fn a_tag_made_elsewhere_is_not_sent_to_the_handler_either() {
+    let (store, clock) = (FakeStore::default(), ManualClock::new());
+    let origin = Origin::new(|call, request| {
+        assert!(!request.headers().contains_key("if-none-match"));
+        let is_asked = request.headers().contains_key("if-modified-since");
+        assert_eq!(is_asked, call > 1);
+        let response = Response::builder()
+            .status(if is_asked { 304 } else { 200 })
+            .header("last-modified", "Wed, 21 Oct 2015 07:28:00 GMT");
+        let body = if is_asked { "" } else { "body" };
+        std::future::ready(response.body(Body::from(body)).unwrap())
+    });
+    let (_, app) = store.node(&clock, &origin);
+    let tag = get(&app, "/a").await.field("etag").to_owned();
+    settle().await;
+    let (_, other) = store.node(&clock, &origin);
+    let hit = get(&other, "/a").await;
+    assert_eq!((hit.x_cache(), hit.field("etag")), ("HIT", &*tag));
+    clock.advance(Duration::from_secs(61));
+    let validated = get(&other, "/a").await;
+    assert_eq!((validated.text(), origin.calls()), ("body", 2));
+    assert_eq!(validated.field("etag"), tag);
+}

@@ -14,7 +14,7 @@ use crate::support::{
 use http::Response;
 use tokio::{sync::Semaphore, time::advance};
 use tower::{Layer, ServiceExt};
-use tower_response_cache::{Cache, HonoredDirectives, ResponseCacheLayer};
+use tower_response_cache::{Cache, HonoredDirectives, ResponseCacheLayer, StatusHeaders};
 
 const A: (&str, &str) = ("etag", "\"a\"");
 const WHILE: Fields = &[("cache-control", "max-age=10, stale-while-revalidate=20")];
@@ -182,6 +182,10 @@ async fn rfc_5861_section_4_stale_stands_in_for_an_error() {
             &[ask(0, &[], "MISS 200 1"), by("HEAD", 15, &[], "STALE 200 or MISS 500")]),
         ("4: for one who has it", &[(200, IF_ERROR_A), (500, &[])],
             &[ask(0, &[], "MISS 200 1"), ask(15, &[("if-none-match", "\"a\"")], "STALE 304")]),
+        ("4: what one client made it say says nothing of what is fresh", &[(200, IF_ERROR), (200, &[("cache-control", "private")])],
+            &[ask(0, &[], "MISS 200 1"), ask(1, &[("cache-control", "no-cache")], "MISS 200 2"), ask(0, &[], "HIT 200 1")]),
+        ("4: a 304 that nobody asked for leaves it", &[(200, IF_ERROR), (304, &[]), (503, &[])],
+            &[ask(0, &[], "MISS 200 1"), ask(15, &[], "MISS 304"), ask(0, &[], "STALE 200 1")]),
         ("4: nothing is stored", &[(500, IF_ERROR)], &[ask(0, &[], "MISS 500 1")]),
         ("3 and 4: an error behind the window of the one, within that of the other",
             &[(200, &[("cache-control", "max-age=10, stale-while-revalidate=5, stale-if-error=20")]), (500, &[])],
@@ -275,6 +279,49 @@ async fn a_client_that_wants_it_checked_gets_nothing_stale_at_once() {
             &[ask(0, &[], "MISS 200 1"), ask(11, &[("cache-control", "no-store")], "BYPASS 200 2")]),
     ];
     check(BOTH, rows).await;
+    #[rustfmt::skip]
+    let rows: &[Row] = &[
+        ("max-age gets the error", &[(200, IF_ERROR), (500, &[])],
+            &[ask(0, &[], "MISS 200 1"), ask(11, &[("cache-control", "max-age=60")], "MISS 500 2")]),
+        ("min-fresh gets the error", &[(200, IF_ERROR), (500, &[])],
+            &[ask(0, &[], "MISS 200 1"), ask(11, &[("cache-control", "min-fresh=0")], "MISS 500 2")]),
+    ];
+    check_with(BOTH, rows, |layer| {
+        layer.request_directives(HonoredDirectives::All)
+    })
+    .await;
+}
+
+/// What was refused for one person says nothing of what is stored for all.
+#[tokio::test]
+async fn what_is_refused_for_one_person_leaves_what_is_stored_for_all() {
+    #[rustfmt::skip]
+    let rows: &[Row] = &[
+        ("a cookie", &[(200, &[("cache-control", "public, max-age=10, stale-if-error=20")]), (200, &[("cache-control", "private")]), (503, &[])],
+            &[ask(0, &[], "MISS 200 1"), ask(15, &[("cookie", "a=b")], "MISS 200 2"), ask(0, &[], "STALE 200 1")]),
+    ];
+    check(&[Careful], rows).await;
+}
+
+/// Our line is the last one, and the only one that is ours to change.
+#[tokio::test]
+async fn what_stands_in_keeps_the_lines_of_caches_further_in() {
+    const SAYS: &[(u16, Fields)] = &[
+        (200, &[IF_ERROR[0], ("cache-status", "origin; fwd=miss")]),
+        (503, &[]),
+    ];
+    for mode in [StatusHeaders::Full, StatusHeaders::XCache] {
+        let world = World::with(Careful, SAYS, |layer| layer.status_headers(mode));
+        world.get(&[]).await;
+        world.pass(15);
+        let answer = world.get(&[]).await;
+        assert_eq!(answer.x_cache(), "STALE");
+        let lines = answer.fields("cache-status");
+        assert_eq!(lines[0], "origin; fwd=miss", "{mode:?}");
+        let ours = lines[1..].iter().filter(|line| line.contains("fwd=stale"));
+        let expected = usize::from(mode == StatusHeaders::Full);
+        assert_eq!((lines.len() - 1, ours.count()), (expected, expected));
+    }
 }
 
 /// An inner service that answers once, then fails each time.
@@ -415,6 +462,8 @@ async fn a_refresh_asks_for_the_whole_by_the_stored_validators() {
         (&[("range", "bytes=0-0")], 206),
         (&[("range", "bytes=0-0"), ("if-range", "\"a\"")], 206),
         (&[("if-modified-since", "Thu, 01 Jan 2026 11:00:00 GMT")], 200),
+        (&[("if-match", "\"z\"")], 200),
+        (&[("if-unmodified-since", "Thu, 01 Jan 2015 11:00:00 GMT")], 200),
     ];
     for preset in BOTH {
         for (fields, status) in asked {
@@ -430,7 +479,13 @@ async fn a_refresh_asks_for_the_whole_by_the_stored_validators() {
                 // A part, or a condition, may leave it to others to begin.
                 world.get(&[]).await;
             }
-            for name in ["range", "if-range", "if-modified-since"] {
+            for name in [
+                "range",
+                "if-range",
+                "if-modified-since",
+                "if-match",
+                "if-unmodified-since",
+            ] {
                 assert!(world.seen(2, name).is_empty(), "{preset:?} {fields:?}");
             }
             let tags = world.seen(2, "if-none-match");

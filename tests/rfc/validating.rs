@@ -182,6 +182,45 @@ async fn section_4_3_2_clients_with_conditions_get_what_is_right_for_them_while_
     check(BOTH, rows).await;
 }
 
+/// The same where each asks for itself.
+#[tokio::test]
+async fn section_4_3_2_conditions_beside_those_of_what_is_always_validated() {
+    const ALWAYS: Fields = &[("cache-control", "no-cache"), A];
+    const OWN: Fields = &[
+        ("if-none-match", "\"a\""),
+        ("if-modified-since", "Wed, 21 Oct 2020 07:28:00 GMT"),
+    ];
+    for preset in BOTH {
+        let world = World::new(*preset, &[(200, ALWAYS), (304, ALWAYS)]);
+        world.get(&[]).await;
+        for call in 2..4 {
+            let known = world.get(OWN).await;
+            assert_eq!(told(&known), "MISS 304", "{preset:?}");
+            assert_eq!(world.seen(call, "if-none-match"), ["\"a\""]);
+            assert!(world.seen(call, "if-modified-since").is_empty());
+        }
+        assert_eq!(told(&world.get(&[]).await), "MISS 200 1", "{preset:?}");
+    }
+}
+
+/// §4.3.4: a 304 selects by its tag, or else by its date.
+#[tokio::test]
+async fn section_4_3_4_a_304_of_something_else_freshens_nothing() {
+    const LATER: (&str, &str) = ("last-modified", "Thu, 22 Oct 2015 07:28:00 GMT");
+    #[rustfmt::skip]
+    let rows: &[Row] = &[
+        ("4.3.4: another date", &[(200, &[TEN, DATED]), (304, &[TEN, LATER]), (200, &[TEN])],
+            &[ask(0, &[], "MISS 200 1"), ask(10, &[], "MISS 200 1"), ask(0, &[], "MISS 200 3")]),
+        ("4.3.4: a date, where only a tag is stored", &[(200, &[TEN, A]), (304, &[TEN, LATER]), (200, &[TEN])],
+            &[ask(0, &[], "MISS 200 1"), ask(10, &[], "MISS 200 1"), ask(0, &[], "MISS 200 3")]),
+        ("4.3.4: a tag, where only a date is stored", &[(200, &[TEN, DATED]), (304, &[TEN, B]), (200, &[TEN])],
+            &[ask(0, &[], "MISS 200 1"), ask(10, &[], "MISS 200 1"), ask(0, &[], "MISS 200 3")]),
+        ("4.3.4: the same date", &[(200, &[TEN, DATED]), (304, &[TEN, DATED])],
+            &[ask(0, &[], "MISS 200 1"), ask(10, &[], "MISS 200 1"), ask(0, &[], "HIT 200 1")]),
+    ];
+    check(BOTH, rows).await;
+}
+
 /// RFC 9110, 15.4.5, for a 304 that comes out of a validation.
 #[tokio::test]
 async fn section_4_3_2_a_304_out_of_a_validation_carries_etag_vary_and_date() {

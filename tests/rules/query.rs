@@ -3,7 +3,10 @@
 use std::{
     future::ready,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
 };
 
@@ -209,6 +212,41 @@ async fn a_query_that_breaks_off_reaches_nobody() {
     assert_eq!((origin.calls(), cache.stats().entries()), (0, 0));
 }
 
+/// Says that it has 8 bytes, and never ends.
+struct Endless(Arc<AtomicUsize>);
+
+impl http_body::Body for Endless {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+        if self.0.fetch_add(1, Ordering::SeqCst) > 1000 {
+            return Poll::Ready(None);
+        }
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[b'x'; 1024])))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(8)
+    }
+}
+
+#[tokio::test]
+async fn of_a_query_that_is_longer_than_it_says_no_more_is_read_than_a_key_may_have() {
+    let (cache, _) = cache();
+    let (origin, _) = echo();
+    let app = origin.behind(&layer(&cache));
+    let frames = Arc::new(AtomicUsize::new(0));
+    let endless = Body::new(Endless(frames.clone()));
+    let answer = send(&app, request("QUERY", "/contacts", &[]).map(|_| endless)).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    assert!(frames.load(Ordering::SeqCst) < 10, "{frames:?}");
+    assert_eq!((origin.calls(), cache.stats().entries()), (0, 0));
+}
+
 #[tokio::test]
 async fn without_being_asked_for_queries_are_passed_on_untouched() {
     let (cache, _) = cache();
@@ -229,7 +267,12 @@ async fn without_being_asked_for_queries_are_passed_on_untouched() {
     // Another type of body than the layer gets: passed on, and said so.
     let app = origin.behind(&ResponseCacheLayer::new(&cache).query_content(|bytes| bytes));
     for _ in 0..2 {
-        assert_eq!(query(&app, &[], "q").await.x_cache(), "BYPASS");
+        let answer = query(&app, &[], "q").await;
+        assert_eq!(
+            (answer.x_cache(), answer.status),
+            ("BYPASS", StatusCode::OK)
+        );
+        assert!(answer.text().ends_with("QUERY q"), "{}", answer.text());
     }
 }
 

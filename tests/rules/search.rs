@@ -132,6 +132,101 @@ async fn each_response_answers_by_its_own_rule() {
     );
 }
 
+/// Each call says the next rule; the last again and again.
+fn changing(rules: &'static [&'static str]) -> Origin {
+    Origin::new(move |call, request: Request<Body>| {
+        let said = rules[call.min(rules.len()) - 1];
+        let body = Body::from(format!("{call} {}", request.uri()));
+        let response = Response::builder().header("no-vary-search", said);
+        ready(response.body(body).unwrap())
+    })
+}
+
+#[tokio::test]
+async fn what_is_stored_by_one_rule_does_not_answer_by_another() {
+    // What is left of the first and of the last query is the same text; by the first rule they are
+    // not equivalent.
+    let rows: [(&'static [&'static str], [&str; 3]); 4] = [
+        (
+            &["params=(\"x\")", "params=(\"utm\")"],
+            ["/a?id=1&x=1", "/a?id=2&utm=1", "/a?id=1&utm=9"],
+        ),
+        (
+            &["params=(\"x\")", "params=(\"x\"), key-order"],
+            ["/a?a=1&b=2&x=1", "/a?z=1", "/a?b=2&a=1"],
+        ),
+        (
+            &["params=(\"x\")", "params, except=(\"x\")"],
+            ["/a?x=1", "/a?x=2&id=1", "/a?id=7"],
+        ),
+        (
+            &["", "params=(\"utm\")"],
+            ["/a?id=1", "/a?id=2&utm=1", "/a?id=1&utm=9"],
+        ),
+    ];
+    for (rules, [first, second, third]) in rows {
+        let (cache, _) = cache();
+        let app = changing(rules).behind(&layer(&cache));
+        assert_eq!(get(&app, first).await.text(), format!("1 {first}"));
+        assert_eq!(get(&app, second).await.text(), format!("2 {second}"));
+        let third_text = get(&app, third).await;
+        assert_eq!(third_text.text(), format!("3 {third}"), "{rules:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_rule_that_comes_later_counts_from_then_on() {
+    let (cache, clock) = cache();
+    let app = changing(&["", "params=(\"utm\")"]).behind(&layer(&cache));
+    get(&app, "/a?utm=1").await;
+    clock.advance(Duration::from_secs(61));
+    assert_eq!(get(&app, "/a?utm=1").await.text(), "2 /a?utm=1");
+    assert_eq!(get(&app, "/a?utm=2").await.text(), "2 /a?utm=1");
+}
+
+#[tokio::test]
+async fn each_path_has_its_own_rule() {
+    let (cache, _) = cache();
+    let origin = Origin::new(|call, request: Request<Body>| {
+        let said = match request.uri().path() {
+            "/a" => "params=(\"a\")",
+            _ => "params=(\"b\")",
+        };
+        let response = Response::builder().header("no-vary-search", said);
+        ready(response.body(Body::from(call.to_string())).unwrap())
+    });
+    let app = origin.behind(&layer(&cache));
+    get(&app, "/a?a=1").await;
+    get(&app, "/b?b=1").await;
+    assert_eq!(get(&app, "/a?a=2").await.text(), "1");
+    assert_eq!(get(&app, "/b?b=2").await.text(), "2");
+}
+
+#[tokio::test]
+async fn a_304_that_names_another_rule_stores_by_that() {
+    let (cache, clock) = cache();
+    let origin = Origin::new(|call, request: Request<Body>| {
+        let is_asked = request.headers().contains_key("if-none-match");
+        let said = if call == 1 { "params=(\"utm\")" } else { "" };
+        let response = Response::builder()
+            .header("no-vary-search", said)
+            .header("etag", "\"a\"");
+        let (status, body) = match is_asked {
+            true => (304, Body::empty()),
+            false => (200, Body::from(format!("{call} {}", request.uri()))),
+        };
+        ready(response.status(status).body(body).unwrap())
+    });
+    let app = origin.behind(&layer(&cache));
+    get(&app, "/a?utm=1").await;
+    clock.advance(Duration::from_secs(61));
+    assert_eq!(get(&app, "/a?utm=1").await.text(), "1 /a?utm=1");
+    assert_eq!(origin.calls(), 2);
+    assert_eq!(get(&app, "/a?utm=1").await.x_cache(), "HIT");
+    let other = get(&app, "/a?utm=2").await;
+    assert_ne!(other.x_cache(), "HIT", "it varies on that now");
+}
+
 #[tokio::test]
 async fn variants_are_told_apart_all_the_same() {
     let (cache, _) = cache();
@@ -177,14 +272,10 @@ async fn who_waits_is_answered_only_where_the_new_response_says_the_same() {
     });
     let service = inner::behind(layer(&cache), &inner);
     let ask = |path: &'static str| inner::client(&service, request("GET", path, &[]));
-    assert_eq!(
-        ask("/a?utm=1").await.await.unwrap().complete(),
-        "1 /a?utm=1"
-    );
-    assert_eq!(
-        ask("/a?utm=2").await.await.unwrap().complete(),
-        "1 /a?utm=1"
-    );
+    for query in ["/a?utm=1", "/a?utm=2"] {
+        let read = inner::at_once("an answer", ask(query).await).await;
+        assert_eq!(read.unwrap().complete(), "1 /a?utm=1");
+    }
     clock.advance(Duration::from_secs(61));
     let clients = [
         ask("/a?utm=1").await,

@@ -339,3 +339,64 @@ async fn a_layer_with_other_rules_does_not_serve_what_this_one_stored() {
         );
     }
 }
+
+#[tokio::test]
+async fn only_the_layers_own_ttl_is_shortened_and_by_no_more_than_was_said() {
+    let ttls = |layered: Layered, fields: Fields| async move {
+        let (cache, _) = cache();
+        let layer = ResponseCacheLayer::new(&cache).ttl(1000 * SECOND);
+        let app = scripted(200, fields, None).behind(&layered(layer));
+        let mut ttls = Vec::new();
+        for page in 0..50 {
+            let path = format!("/{page}");
+            get(&app, &path).await;
+            let hit = get(&app, &path).await;
+            let (_, ttl) = hit.cache_status().rsplit_once("ttl=").expect("a hit");
+            ttls.push(ttl.parse::<u64>().expect("seconds"));
+        }
+        ttls.sort_unstable();
+        (ttls[0], ttls[49])
+    };
+    let (least, most) = ttls(|layer| layer.jitter(0.5), &[]).await;
+    assert!((500..700).contains(&least) && (800..=1000).contains(&most));
+    let (least, most) = ttls(|layer| layer, &[]).await;
+    assert!(least >= 900 && least < most, "{least} to {most}");
+    let exact = [
+        ttls(|layer| layer.jitter(0.0), &[]).await,
+        ttls(|layer| layer.jitter(0.5).force_ttl(1000 * SECOND), &[]).await,
+        ttls(
+            |layer| layer.jitter(0.5),
+            &[("cache-control", "max-age=1000")],
+        )
+        .await,
+    ];
+    assert_eq!(exact, [(1000, 1000); 3]);
+}
+
+#[tokio::test]
+async fn what_a_handler_said_counts_again_after_a_304_that_says_nothing() {
+    let (cache, clock) = cache();
+    let origin = Origin::new(|call, _| {
+        let mut answer = response(
+            if call == 1 { 200 } else { 304 },
+            &[("etag", "\"a\"")],
+            if call == 1 { "body" } else { "" },
+        );
+        if call == 1 {
+            let policy = CachePolicy::ttl(300 * SECOND).public();
+            answer.extensions_mut().insert(policy);
+        }
+        std::future::ready(answer)
+    });
+    let app = origin.behind(&ResponseCacheLayer::new(&cache));
+    get(&app, "/").await;
+    for calls in 2..4 {
+        clock.advance(300 * SECOND);
+        assert_eq!(get(&app, "/").await.text(), "body");
+        assert_eq!(origin.calls(), calls);
+        clock.advance(299 * SECOND);
+        let hit = get_with(&app, "/", &[("cookie", "a=b")]).await;
+        assert_eq!((hit.x_cache(), origin.calls()), ("HIT", calls));
+        clock.advance(SECOND);
+    }
+}

@@ -14,7 +14,7 @@ use futures_util::future::join_all;
 use http::{Response, StatusCode};
 use tower_response_cache::{Cache, ResponseCacheLayer, Selector};
 
-use crate::support::{Origin, cache, get, get_with, settle};
+use crate::support::{Origin, cache, get, get_with, inner::soon, settle};
 
 const MINUTE: Duration = Duration::from_secs(61);
 
@@ -65,13 +65,22 @@ async fn what_is_stale_is_fresh_again_for_the_price_of_the_query() {
 
 #[tokio::test]
 async fn another_version_or_none_is_no_confirmation() {
-    let rows: [(&str, Option<&'static str>, Option<&'static str>, usize); 6] = [
+    let (longest, too_long) = ("v".repeat(256).leak(), "v".repeat(257).leak());
+    let (longest, too_long): (&'static str, &'static str) = (longest, too_long);
+    let rows: [(&str, Option<&'static str>, Option<&'static str>, usize); 8] = [
         ("the same", Some("1"), Some("1"), 1),
         ("another", Some("1"), Some("2"), 2),
         ("none then", None, Some("1"), 2),
         ("none now", Some("1"), None, 2),
         ("none both times", None, None, 2),
         ("an empty one says nothing", Some(""), Some(""), 2),
+        ("the longest", Some(longest), Some(longest), 1),
+        (
+            "a longer one says nothing",
+            Some(too_long),
+            Some(too_long),
+            2,
+        ),
     ];
     for (sentence, then, now, calls) in rows {
         let (cache, clock) = cache();
@@ -125,6 +134,49 @@ async fn what_was_invalidated_is_not_confirmed() {
 }
 
 #[tokio::test]
+async fn what_is_invalidated_while_the_version_is_asked_for_is_not_confirmed() {
+    for now in ["1", "2"] {
+        let (cache, clock) = cache();
+        let origin = Origin::new(|call, request| {
+            let is_asked = request.headers().contains_key("if-none-match");
+            let response = Response::builder().header("etag", "\"a\"");
+            let body = Body::from(format!("{call}, asked: {is_asked}"));
+            ready(response.body(body).unwrap())
+        });
+        let (invalidated, asked) = (cache.clone(), AtomicUsize::new(0));
+        let layer = ResponseCacheLayer::new(&cache).validator(move |_| {
+            let is_first = asked.fetch_add(1, Ordering::SeqCst) == 0;
+            if !is_first {
+                invalidated.invalidate(Selector::resource("test", "/"));
+            }
+            ready(Some(if is_first { "1" } else { now }.to_owned()))
+        });
+        let app = origin.behind(&layer);
+        get(&app, "/").await;
+        clock.advance(MINUTE);
+        assert_eq!(get(&app, "/").await.text(), "2, asked: false", "{now}");
+    }
+}
+
+#[tokio::test]
+async fn a_refresh_that_only_asks_for_the_version_is_no_hit_of_anybody() {
+    let (cache, clock) = cache();
+    let version = Version::default();
+    version.set("1");
+    let origin = Origin::with_fields(&[]);
+    let layer = version.layer(&cache).stale_while_revalidate(MINUTE);
+    let app = origin.behind(&layer);
+    get(&app, "/").await;
+    clock.advance(MINUTE);
+    assert_eq!(get(&app, "/").await.x_cache(), "STALE");
+    settle().await;
+    let stats = cache.stats();
+    assert_eq!((origin.calls(), version.asked()), (1, 2));
+    assert_eq!((stats.hits(), stats.stale(), stats.misses()), (0, 1, 1));
+    assert_eq!(get(&app, "/").await.x_cache(), "HIT");
+}
+
+#[tokio::test]
 async fn a_hundred_who_find_it_stale_ask_once() {
     let (cache, clock) = cache();
     let version = Version::default();
@@ -167,7 +219,8 @@ async fn a_validator_that_never_answers_costs_a_second() {
     let app = origin.behind(&layer);
     for call in 1..3 {
         let begin = tokio::time::Instant::now();
-        assert_eq!(get(&app, "/").await.text(), format!("{call} GET /"));
+        let answer = soon("an answer", get(&app, "/")).await;
+        assert_eq!(answer.text(), format!("{call} GET /"));
         assert_eq!(begin.elapsed(), Duration::from_secs(1));
         clock.advance(MINUTE);
     }

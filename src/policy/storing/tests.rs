@@ -608,3 +608,69 @@ fn any_head_is_judged_without_a_panic_and_never_stored_where_that_is_forbidden()
     }
     assert!(stored > 1000, "the input is not only junk: {stored}");
 }
+
+#[test]
+fn what_is_of_use_once_it_is_stale_is_kept() {
+    const HOUR: u64 = 3600;
+    const DAY: u64 = 24 * HOUR;
+    let rfc9111 = |case: Case| Case {
+        settings: StoringSettings {
+            preset: Preset::Rfc9111,
+            ..StoringSettings::default()
+        },
+        ..case
+    };
+    let validated = |case: Case| Case {
+        settings: StoringSettings {
+            has_validator: true,
+            ..StoringSettings::default()
+        },
+        ..case
+    };
+    let tag = ("etag", "\"a\"");
+    let said = |value| ("cache-control", value);
+    let minute = said("max-age=60");
+    #[rustfmt::skip]
+    let rows: [(&str, Case, Lines<'_>, u64); 14] = [
+        ("nothing can be done with it", Case::new(), &[minute], 0),
+        ("§4.3 it can be validated: for an hour at least", Case::new(), &[minute, tag], HOUR),
+        ("for as long as it was fresh", Case::new(), &[said("max-age=7200"), tag], 2 * HOUR),
+        ("for a day at the most", Case::new(), &[said("max-age=999999"), tag], DAY),
+        ("§4.3 by its date", Case::new(), &[minute, ("last-modified", "Wed, 21 Oct 2015 07:28:00 GMT")], HOUR),
+        ("what is no tag validates nothing", Case::new(), &[minute, ("etag", "a")], 0),
+        ("by the layer's own validator", validated(Case::new()), &[minute], HOUR),
+        ("§4.2.4 when nobody is in reach", rfc9111(Case::new()), &[minute], HOUR),
+        ("§4.2.4 but not where that is forbidden", rfc9111(Case::new()), &[said("max-age=60, must-revalidate")], 0),
+        ("RFC 5861 §3", Case::new(), &[said("max-age=60, stale-while-revalidate=7")], 7),
+        ("RFC 5861 §4", Case::new(), &[said("max-age=60, stale-if-error=8")], 8),
+        ("RFC 5861 the longer window", Case::new(), &[said("max-age=60, stale-while-revalidate=9, stale-if-error=8")], 9),
+        ("RFC 5861 §4 beside a tag", Case::new(), &[said("max-age=60, stale-if-error=99999"), tag], 99_999),
+        ("§5.2.2.4 no-cache, with a tag", Case::new(), &[said("no-cache"), tag], HOUR),
+    ];
+    for (sentence, case, lines, expected) in rows {
+        match case.decide(200, lines) {
+            Decision::Store(plan) => assert_eq!(plan.kept.as_secs(), expected, "{sentence}"),
+            other => panic!("{sentence}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_lifetime_of_zero_that_this_cache_was_told_is_not_stored_whatever_it_has() {
+    let tag = ("etag", "\"a\"");
+    let no_cache = ("cache-control", "no-cache");
+    let told = Case::policy(CachePolicy::ttl(Duration::ZERO));
+    let forced = Case {
+        settings: StoringSettings {
+            force_ttl: Some(Duration::ZERO),
+            ..StoringSettings::default()
+        },
+        ..Case::new()
+    };
+    for case in [told, forced] {
+        for lines in [&[tag][..], &[tag, no_cache]] {
+            let decision = case.decide(200, lines);
+            assert!(matches!(decision, Decision::Refuse(_)), "{decision:?}");
+        }
+    }
+}

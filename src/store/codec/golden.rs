@@ -82,6 +82,7 @@ fn all() -> Vec<Golden> {
             head_of(200, Version::HTTP_10, &plain),
             kibibyte,
         ),
+        response("stale_with_all_there_is", stale, "stale"),
         Golden {
             name: "rule",
             frame: encode_rule(KEY, &names),

@@ -47,6 +47,7 @@ fn response(random: &mut Random) -> (StoredHead, Vec<u8>) {
         ttl: (random.below(2) == 0).then(|| number(random) % (MAX_TIME + 1)),
         public: random.below(2) == 0,
     };
+    head.own_tag = random.below(2) == 0;
     head.validator = (random.below(2) == 0).then(|| "version 1".into());
     head.groups = (0..random.below(3))
         .map(|number| format!("group {number}, \u{e9}").into())
@@ -104,7 +105,10 @@ fn random_frames_are_read_as_they_were_written() {
             ]
         );
         assert_eq!(response.staleness, head.staleness);
-        assert_eq!(response.validator, head.validator);
+        assert_eq!(
+            (response.own_tag, &response.validator),
+            (head.own_tag, &head.validator)
+        );
         assert_eq!((response.said, &response.groups), (head.said, &head.groups));
         assert_eq!(
             (response.status, response.version),

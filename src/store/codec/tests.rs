@@ -192,3 +192,56 @@ fn a_declared_length_that_is_not_that_of_the_body_is_refused() {
         assert_eq!(read(b"key", &frame).is_ok(), is_good, "{lines:?}");
     }
 }
+
+/// What is refused of a frame that was changed like this, and has the right checksums.
+fn fault_of(head: &StoredHead, change: impl FnOnce(&mut Vec<u8>)) -> Result<(), FrameFault> {
+    let mut frame = encode_response(b"key", head, 1_000, (3, 4), b"body").to_vec();
+    change(&mut frame);
+    make_right(&mut frame);
+    served(b"key", &frame)
+}
+
+#[test]
+fn what_no_writer_of_ours_writes_is_refused() {
+    // Behind the key with its length, the status and the version.
+    const TIMES: usize = HEAD + 4 + 3 + 2 + 1;
+    const FLAGS_AT: usize = TIMES + 7 * 8 + 2 * 8;
+    const TEXTS: usize = FLAGS_AT + 1 + 2 * 8;
+    let no_sense = Err(FrameFault::Malformed);
+    let mut head = sample();
+    head.groups = ["group"].map(Box::from).into();
+    assert_eq!(fault_of(&head, |_| {}), Ok(()));
+    for number in 0..7 {
+        let at = TIMES + number * 8;
+        let time = |time: Millis| {
+            fault_of(&head, |frame| {
+                frame[at..at + 8].copy_from_slice(&time.to_le_bytes());
+            })
+        };
+        assert_eq!(time(MAX_TIME), Ok(()), "time {number}");
+        assert_eq!(time(MAX_TIME + 1), no_sense, "time {number}");
+    }
+    for flag in 0..8 {
+        let known = FLAGS & 1 << flag != 0;
+        let fault = fault_of(&head, |frame| frame[FLAGS_AT] = 1 << flag);
+        assert_eq!(fault.is_ok(), known, "flag {flag}");
+    }
+    let name = TEXTS + 2 + 2;
+    assert_eq!(fault_of(&head, |frame| frame[name] = 0xff), no_sense);
+    let behind = fault_of(&head, |frame| {
+        let end = frame.len() - b"body".len();
+        frame.insert(end, 0);
+        frame[HEAD - 4..HEAD].copy_from_slice(&((end + 1 - HEAD) as u32).to_le_bytes());
+    });
+    assert_eq!(behind, no_sense);
+    for (length, expected) in [(MAX_TEXT, Ok(())), (MAX_TEXT + 1, no_sense)] {
+        head.validator = Some("v".repeat(length).into());
+        assert_eq!(fault_of(&head, |_| {}), expected, "{length}");
+    }
+    head.validator = None;
+    let most = usize::from(MAX_GROUPS);
+    for (count, expected) in [(most, Ok(())), (most + 1, no_sense)] {
+        head.groups = vec!["group".into(); count].into();
+        assert_eq!(fault_of(&head, |_| {}), expected, "{count}");
+    }
+}
