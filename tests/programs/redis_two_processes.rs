@@ -131,6 +131,10 @@ fn assert_same(stored: &Answer, hit: &Answer, what: &str) {
     if stored.has("transfer-encoding") {
         hit = hit.without(&["content-length"]);
     }
+    // And a tag of the cache's own, where the body was not there at once when it was stored.
+    if !stored.has("etag") && hit.get("etag").starts_with("W/") {
+        hit = hit.without(&["etag"]);
+    }
     let stored = stored.without(&["transfer-encoding"]);
     for (name, _) in &stored.0 {
         assert_eq!(stored.all(name), hit.all(name), "{what}: {name}");
