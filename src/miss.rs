@@ -152,6 +152,9 @@ where
             if let Some(hit) = self.pending.look(self.request.headers()) {
                 return Ok(self.hit(hit));
             }
+            if let Some(hit) = self.pending.look_stale(self.request.headers()) {
+                return Ok(self.stale(hit));
+            }
         }
         match self.pending.otherwise {
             Otherwise::Pass(reason) => self.pass_missed(reason).await,
@@ -208,6 +211,16 @@ where
             false => hit.into_response(mode, is_head),
             true => hit.into_selected(mode, is_head, self.request.headers()),
         };
+        stamp(response.extensions_mut(), self.leave.stamp);
+        response
+    }
+
+    /// An answer that is stale, and may be; whoever asks so brings no newer one.
+    fn stale(&self, hit: Hit) -> Response<ResponseBody<ResBody>> {
+        self.pending.cache.counters().stale();
+        let request = self.request.headers();
+        let selective = self.pending.is_selective.then_some(request);
+        let mut response = hit.into_stale(self.leave.mode, self.pending.is_head, selective);
         stamp(response.extensions_mut(), self.leave.stamp);
         response
     }

@@ -267,6 +267,35 @@ impl Pending {
         is_usable.then_some(Hit { entry, now })
     }
 
+    /// Whether the request itself accepts what is stale (§5.2.1.2).
+    pub(crate) fn accepts_stale(&self) -> bool {
+        self.demands.max_stale.is_some()
+    }
+
+    /// What memory has by now, where it may be served although it is stale: the remote store was asked
+    /// for it, if there is one.
+    pub(crate) fn look_stale(&self, request: &HeaderMap) -> Option<Hit> {
+        let found = self
+            .cache
+            .memory()
+            .find(&self.key.bytes, self.key.hash, request);
+        let Found::Entry(entry) = found else {
+            return None;
+        };
+        let now = self.cache.now();
+        let StoredHead {
+            lifetime,
+            staleness,
+            ..
+        } = &*entry.head;
+        let reuse = reuse(lifetime, staleness, &self.demands, now);
+        let is_usable = matches!(reuse, Reuse::Stale(_))
+            && !self.no_cache
+            && self.is_candidate(&entry)
+            && self.is_known(&entry, now);
+        is_usable.then_some(Hit { entry, now })
+    }
+
     /// Whether memory may answer with it: by itself, or because the remote store was asked for it
     /// after the request came, however short the life in memory is.
     fn is_known(&self, entry: &Entry, now: Millis) -> bool {

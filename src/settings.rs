@@ -195,6 +195,8 @@ impl Settings {
     /// To be called when something was changed.
     pub(crate) fn renew(&mut self) {
         self.id = next_number();
+        self.storing.keeps_stale =
+            !self.storing.is_careful() || self.request_directives == HonoredDirectives::All;
         self.storing.has_validator = self.validator.is_some();
         self.storing.cookies_declared = self.cookies.are_declared();
         self.fingerprint = self.fingerprint();

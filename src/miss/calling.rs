@@ -73,6 +73,12 @@ where
                 guard.end(Ending::Look, Vec::new());
                 return Ok(self.hit(hit));
             }
+            if self.pending.accepts_stale() && !self.is_refresh {
+                if let Some(hit) = self.pending.look_stale(self.request.headers()) {
+                    guard.end(Ending::Look, Vec::new());
+                    return Ok(self.stale(hit));
+                }
+            }
             guard
                 .flight()
                 .begin_fill(self.pending.cache.log().sequence());

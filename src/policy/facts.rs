@@ -31,6 +31,9 @@ pub(crate) struct StoringSettings {
     pub(crate) stale_while_revalidate: Duration,
     /// The same for failures (RFC 5861, 4).
     pub(crate) stale_if_error: Duration,
+    /// What is stale is of use by itself: to requests that accept that, or where the inner service
+    /// cannot be reached.
+    pub(crate) keeps_stale: bool,
     /// The layer itself can say whether a stored response still holds.
     pub(crate) has_validator: bool,
     /// Complete bodies without an entity tag get a weak one.
@@ -59,6 +62,7 @@ impl Default for StoringSettings {
             targeted: Vec::new(),
             stale_while_revalidate: Duration::ZERO,
             stale_if_error: Duration::ZERO,
+            keeps_stale: false,
             has_validator: false,
             weak_etags: true,
             jitter: 0.1,
@@ -78,6 +82,7 @@ impl StoringSettings {
         Self {
             preset: Preset::Rfc9111,
             heuristic: true,
+            keeps_stale: true,
             targeted: vec![HeaderName::from_static("cdn-cache-control")],
             ttl: Duration::ZERO,
             weak_etags: false,

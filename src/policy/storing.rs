@@ -215,7 +215,7 @@ impl Response<'_> {
         // Where the inner service cannot be reached any age is better than none (§4.2.4).
         let is_of_use = validation::has_validator(self.headers)
             || settings.has_validator
-            || (allowed && settings.preset == Preset::Rfc9111);
+            || (allowed && settings.keeps_stale);
         let kept = match is_of_use {
             true => freshness.lifetime.clamp(LEAST_KEPT, MOST_KEPT),
             false => Duration::ZERO,
