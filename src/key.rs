@@ -340,11 +340,7 @@ pub(crate) fn normal_authority<'a>(scheme: Option<&str>, authority: &'a str) -> 
         Some("https") => authority.strip_suffix(":443").unwrap_or(authority),
         _ => authority,
     };
-    // Over all bytes without a way out: the compiler takes many at once.
-    let has_upper = authority
-        .bytes()
-        .fold(false, |found, b| found | b.is_ascii_uppercase());
-    if has_upper {
+    if authority.bytes().any(|byte| byte.is_ascii_uppercase()) {
         Cow::Owned(authority.to_ascii_lowercase())
     } else {
         Cow::Borrowed(authority)

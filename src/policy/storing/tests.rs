@@ -616,6 +616,7 @@ fn what_is_of_use_once_it_is_stale_is_kept() {
     let rfc9111 = |case: Case| Case {
         settings: StoringSettings {
             preset: Preset::Rfc9111,
+            keeps_stale: true,
             ..StoringSettings::default()
         },
         ..case
