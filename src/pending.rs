@@ -502,10 +502,11 @@ impl Pending {
         }
     }
 
-    /// Takes away what would hide a response that is stored under another key than was looked up.
-    pub(crate) fn make_way(&self, key: &Key) {
-        if let (Some(stored), true) = (&self.stored, *key != self.key) {
-            self.cache.memory().remove(&self.key, stored);
+    /// Under which key a response with these fields is stored.
+    pub(crate) fn key_of(&self, response: &HeaderMap) -> Key {
+        match &self.search {
+            Some(search) => search.key(self.cache.searches(), &self.key, response),
+            None => self.key.clone(),
         }
     }
 
@@ -514,11 +515,10 @@ impl Pending {
         self.search.as_ref().map(|_| self.key_of(response))
     }
 
-    /// Under which key a response with these fields is stored.
-    pub(crate) fn key_of(&self, response: &HeaderMap) -> Key {
-        match &self.search {
-            Some(search) => search.key(self.cache.searches(), &self.key, response),
-            None => self.key.clone(),
+    /// Takes away what would hide a response that is stored under another key than was looked up.
+    pub(crate) fn make_way(&self, key: &Key) {
+        if let (Some(stored), true) = (&self.stored, *key != self.key) {
+            self.cache.memory().remove(&self.key, stored);
         }
     }
 

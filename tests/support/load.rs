@@ -152,8 +152,7 @@ async fn client(number: usize, app: App, seen: Arc<Seen>, live_bytes: fn() -> u6
         let answer = tokio::select! {
             biased;
             answer = &mut answer => answer,
-            // A limit, not a pause: what takes so long counts as late.
-            () = sleep(LATE) => {
+            () = sleep(LATE) => { // A limit, not a pause: what takes so long counts as late.
                 seen.late.fetch_add(1, Ordering::SeqCst);
                 answer.await
             }
