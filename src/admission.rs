@@ -19,9 +19,10 @@ use crate::{
     personal::{Field, meaning},
     policy::RequestDirectives,
     searches::Search,
-    selector::{Target, original_uri},
+    selector::original_uri,
     settings::{HonoredDirectives, Settings},
     status::Reason,
+    target::Subject,
 };
 
 /// What a request is to the cache.
@@ -106,9 +107,9 @@ impl Lookup<'_> {
     }
 
     /// What invalidations of the resource are compared with.
-    pub(crate) fn target(&self, settings: &Settings) -> Target {
+    pub(crate) fn subject(&self, settings: &Settings) -> Subject {
         let parts = &self.parts;
-        Target::of(
+        Subject::response(
             (!settings.ignore_host).then_some(parts.authority.as_deref()),
             parts.path,
             (settings.query.is_none() && self.search.is_none()).then_some(parts.query.as_deref()),

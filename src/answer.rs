@@ -31,22 +31,25 @@ use crate::{
 #[inline]
 pub(crate) fn reuse(cache: &Cache, entry: &Entry, lookup: &Lookup<'_>, now: Millis) -> Reuse {
     let head = &*entry.head;
-    let is_plain = !lookup.is_demanding && head.lifetime.is_fresh(now);
+    let is_plain =
+        !lookup.is_demanding && head.lifetime.is_fresh(now) && entry.is_checked(cache.log());
     let reuse = match is_plain {
         true => Reuse::Fresh,
-        false => by_times(head, lookup, now),
+        false => judged_reuse(cache, entry, lookup, now),
     };
     match reuse {
         Reuse::No(forward) => Reuse::No(forward),
-        _ if !entry.is_usable(cache.log()) => Reuse::No(Forward::Stale),
         _ if !may_answer(head, lookup.personal) => Reuse::No(Forward::Bypass),
         reuse => reuse,
     }
 }
 
 #[cold]
-fn by_times(head: &StoredHead, lookup: &Lookup<'_>, now: Millis) -> Reuse {
-    policy::reuse(&head.lifetime, &head.staleness, &lookup.directives, now)
+fn judged_reuse(cache: &Cache, entry: &Entry, lookup: &Lookup<'_>, now: Millis) -> Reuse {
+    match entry.lifetime(cache.log()) {
+        Some(lifetime) => policy::reuse(&lifetime, &entry.head.staleness, &lookup.directives, now),
+        None => Reuse::No(Forward::Stale),
+    }
 }
 
 /// Whether a response may answer a request that carries cookies or credentials (§3.5; `rules.md`).
@@ -80,7 +83,7 @@ impl Hit {
             &mut headers,
             head.status_slot,
             age,
-            head.lifetime.ttl(self.now),
+            self.entry.ttl(self.now),
             mode,
         );
         let body = self.entry.body.clone();

@@ -185,11 +185,34 @@ impl Cache {
     /// ```
     pub fn invalidate(&self, selector: impl Into<Selector>) -> Invalidated {
         let selector = selector.into();
-        let done = self.core.log.add(&selector);
-        if let (Some(remote), Kind::Resource(resource)) = (self.remote(), &selector.0) {
+        let done = self.core.log.add(&selector, self.now());
+        // What became stale may still be served: it stays where it is.
+        if let (Some(remote), Kind::Resource(resource), false) =
+            (self.remote(), &selector.kind, selector.is_soft)
+        {
             remote.delete(resource, |key| self.core.memory.variants(key));
         }
         done
+    }
+
+    /// The number of the latest invalidation; 0 before the first.
+    ///
+    /// For handlers that keep values of their own: read it before the value, and tell the cache when the
+    /// value is used ([`CachePolicy::read_at`](crate::CachePolicy::read_at)).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_response_cache::{Cache, Selector};
+    ///
+    /// let cache = Cache::in_memory();
+    /// assert_eq!(cache.sequence(), 0);
+    /// let done = cache.invalidate(Selector::tag("users"));
+    /// assert_eq!(cache.sequence(), done.sequence());
+    /// ```
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.core.log.sequence()
     }
 
     /// Makes the link to the remote store, and waits until it is there, half a second at the most.
@@ -233,6 +256,8 @@ impl Cache {
             buffered: self.core.budget.used(),
             evictions: memory.evictions(),
             expirations: memory.expirations(),
+            invalidations: self.core.log.sequence(),
+            log: self.core.log.size(),
             remote: self
                 .core
                 .remote
@@ -375,7 +400,7 @@ impl Cache {
         if !self.is_enabled() {
             return;
         }
-        if entry.head.lifetime.is_fresh(self.now()) {
+        if entry.is_fresh(&self.core.log, self.now()) {
             self.core.marks.lift(Mark::Uncacheable, place.mark);
         }
         if entry.head.shareable {

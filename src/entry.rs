@@ -12,7 +12,11 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, Version};
 
-use crate::{invalidation::Log, selector::Target, store::codec::Mark};
+use crate::{
+    invalidation::{Log, Names, Verdict},
+    store::codec::Mark,
+    target::Subject,
+};
 
 /// Milliseconds on the cache's clock.
 pub(crate) type Millis = u64;
@@ -63,6 +67,16 @@ impl Lifetime {
         self.age(now).checked_sub(self.freshness)
     }
 
+    /// The same, but stale since then at the latest; kept as long as ever.
+    fn stale_since(self, at: Millis) -> Self {
+        let freshness = self.freshness.min(self.age(at));
+        Self {
+            freshness,
+            kept: self.kept.saturating_add(self.freshness - freshness),
+            ..self
+        }
+    }
+
     /// When nothing can be done with the response any more.
     pub(crate) fn ends(&self) -> Millis {
         let life = self.freshness.saturating_add(self.kept);
@@ -105,8 +119,10 @@ pub(crate) struct StoredHead {
     pub(crate) validator: Option<Box<str>>,
     pub(crate) lifetime: Lifetime,
     pub(crate) staleness: Staleness,
-    /// The groups it belongs to (RFC 9875), for invalidations by group.
+    /// The groups it belongs to (RFC 9875), for invalidations by group and by tag.
     pub(crate) groups: Box<[Box<str>]>,
+    /// Its other tags.
+    pub(crate) tags: Box<[Box<str>]>,
     pub(crate) said: Said,
     /// May answer a request with cookies or credentials (`public`, `s-maxage`).
     pub(crate) shareable: bool,
@@ -117,29 +133,48 @@ pub(crate) struct StoredHead {
 impl StoredHead {
     /// What it has allocated.
     fn heap_size(&self) -> usize {
-        let names: usize = self.groups.iter().map(|name| name.len()).sum();
-        let groups = names + self.groups.len() * size_of::<Box<str>>();
+        let names = self.groups.iter().chain(&self.tags);
+        let names: usize = names.map(|name| name.len() + size_of::<Box<str>>()).sum();
         let validator = self
             .validator
             .as_ref()
             .map_or(0, |validator| validator.len());
-        heap_size(&self.headers) + groups + validator
+        heap_size(&self.headers) + names + validator
+    }
+
+    /// What invalidations may select it by.
+    pub(crate) fn names(&self) -> Names<'_> {
+        Names {
+            groups: &self.groups,
+            tags: &self.tags,
+        }
     }
 }
 
 /// Where an entry comes from, and what can make it unusable.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Origin {
     /// The number of its fill on this node: a later fill has a higher one.
     pub(crate) fill: u64,
-    /// The highest sequence of the invalidation log when the fill started.
+    /// The highest sequence of the invalidation log when the fill started, or when what it was made
+    /// from was read.
     pub(crate) sequence: u64,
     /// The resource it is stored for.
-    pub(crate) target: Target,
+    pub(crate) subject: Subject,
+}
+
+impl Origin {
+    /// The same of what was made from something older.
+    pub(crate) fn read_at(mut self, sequence: Option<u64>) -> Self {
+        self.sequence = sequence.map_or(self.sequence, |read| read.min(self.sequence));
+        self
+    }
 }
 
 /// No time at which memory answers.
 const GONE: Millis = 0;
+/// No time at which something became stale.
+const NEVER: Millis = Millis::MAX;
 
 /// A complete response in the memory tier.
 #[derive(Debug)]
@@ -153,6 +188,8 @@ pub(crate) struct Entry {
     fields: usize,
     /// The generation of the log at which the entry was found usable.
     checked: AtomicU64,
+    /// Since when a soft invalidation has made it stale; [`NEVER`] where none has.
+    stale_since: AtomicU64,
     /// Until when memory answers with it on its own, where a remote store has it, too; one more
     /// than that, as 0 is [`GONE`].
     memory_until: AtomicU64,
@@ -169,6 +206,7 @@ impl Entry {
             origin,
             frame: None,
             checked: AtomicU64::new(u64::MAX),
+            stale_since: AtomicU64::new(NEVER),
             memory_until: AtomicU64::new(Millis::MAX),
             asked: AtomicU64::new(0),
         }
@@ -214,21 +252,58 @@ impl Entry {
         self.memory_until.load(Ordering::Relaxed) == GONE
     }
 
-    /// Whether no invalidation has selected the entry: one load where nothing was invalidated
-    /// since it was last asked.
+    /// Whether it is known that no invalidation selects it: one load of the log, and one here.
     #[inline]
-    pub(crate) fn is_usable(&self, log: &Log) -> bool {
+    pub(crate) fn is_checked(&self, log: &Log) -> bool {
+        self.checked.load(Ordering::Relaxed) == log.generation()
+    }
+
+    /// What the log says of it.
+    pub(crate) fn verdict(&self, log: &Log) -> Verdict {
         let generation = log.generation();
         if self.checked.load(Ordering::Relaxed) == generation {
-            return true;
+            return Verdict::Usable;
         }
-        let usable = log.is_usable(self.origin.sequence, self.origin.target);
-        if usable {
+        let Origin {
+            sequence, subject, ..
+        } = &self.origin;
+        let verdict = log.judge(*sequence, subject, self.head.names());
+        match verdict {
             // Loaded before the records were read: should one have come in between, the
             // generation differs and the next request looks again.
-            self.checked.store(generation, Ordering::Relaxed);
+            Verdict::Usable => self.checked.store(generation, Ordering::Relaxed),
+            Verdict::Stale(at) => {
+                let since = self.stale_since.fetch_min(at, Ordering::Relaxed).min(at);
+                return Verdict::Stale(since);
+            }
+            Verdict::Unusable => {}
         }
-        usable
+        verdict
+    }
+
+    /// How long it is fresh, whatever has been invalidated softly; nothing where it is not usable.
+    pub(crate) fn lifetime(&self, log: &Log) -> Option<Lifetime> {
+        match self.verdict(log) {
+            Verdict::Usable => Some(self.head.lifetime),
+            Verdict::Stale(at) => Some(self.head.lifetime.stale_since(at)),
+            Verdict::Unusable => None,
+        }
+    }
+
+    /// Whether it would be fresh, were it asked for now.
+    pub(crate) fn is_fresh(&self, log: &Log, now: Millis) -> bool {
+        self.lifetime(log)
+            .is_some_and(|lifetime| lifetime.is_fresh(now))
+    }
+
+    /// The seconds for which it is fresh yet, as [`Lifetime::ttl`] has them.
+    #[inline]
+    pub(crate) fn ttl(&self, now: Millis) -> i64 {
+        let lifetime = self.head.lifetime;
+        match self.stale_since.load(Ordering::Relaxed) {
+            NEVER => lifetime.ttl(now),
+            at => lifetime.stale_since(at).ttl(now),
+        }
     }
 
     /// The bytes that this entry occupies, with the key it is stored under.

@@ -76,6 +76,9 @@ pub(crate) struct Shared {
     pub(crate) place: Option<Key>,
     /// Why it answers nobody but its starter, before it was validated.
     pub(crate) unfit: Option<Reason>,
+    /// The sequence of the log when the oldest of what it was made from was read, where its handler
+    /// said so.
+    pub(crate) read_at: Option<u64>,
 }
 
 /// Why a flight has nothing to share.
@@ -183,8 +186,26 @@ impl Flight {
     pub(crate) fn origin(&self) -> Origin {
         Origin {
             sequence: self.sequence.load(Ordering::Acquire),
-            ..self.origin
+            ..self.origin.clone()
         }
+    }
+
+    /// The head of what it brings, as soon as that is known.
+    pub(crate) fn head(&self) -> Option<Arc<StoredHead>> {
+        match &self.state().phase {
+            Phase::Body(shared) | Phase::Complete(shared, _) => Some(shared.head.clone()),
+            Phase::Head | Phase::Ended(_) => None,
+        }
+    }
+
+    /// When it started.
+    pub(crate) fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Its response was made from something older than the flight.
+    pub(crate) fn lower_to(&self, sequence: u64) {
+        self.sequence.fetch_min(sequence, Ordering::AcqRel);
     }
 
     /// The inner service was not called before now: no earlier invalidation concerns its answer.
@@ -473,8 +494,8 @@ pub(crate) enum Joined {
 pub(crate) struct Terms<'t> {
     /// Only a fill with a higher number.
     pub(crate) after: u64,
-    /// Whether a flight of this origin may still be joined: not invalidated, not too old.
-    pub(crate) is_current: &'t dyn Fn(&Origin, Instant) -> bool,
+    /// Whether this flight may still be joined: not invalidated, as far as is known, and not too old.
+    pub(crate) is_current: &'t dyn Fn(&Flight) -> bool,
 }
 
 const PIECES: usize = 16;
@@ -510,7 +531,7 @@ impl Table {
     ) -> Joined {
         let mut piece = self.piece(id);
         if let Some(flight) = piece.get(id) {
-            if (terms.is_current)(&flight.origin(), flight.started) && !flight.is_over() {
+            if (terms.is_current)(flight) && !flight.is_over() {
                 let is_early = flight.origin.fill <= terms.after;
                 return match flight.ticket() {
                     Some(ticket) if is_early => Joined::Behind(ticket),
@@ -533,9 +554,8 @@ impl Table {
     pub(crate) fn join_existing(&self, id: &FlightId, terms: &Terms<'_>) -> Option<Ticket> {
         let piece = self.piece(id);
         let flight = piece.get(id)?;
-        let answers = flight.origin.fill > terms.after
-            && (terms.is_current)(&flight.origin(), flight.started)
-            && !flight.is_over();
+        let answers =
+            flight.origin.fill > terms.after && (terms.is_current)(flight) && !flight.is_over();
         if answers { flight.ticket() } else { None }
     }
 

@@ -20,8 +20,10 @@ use crate::{
     cache::Cache,
     head::HeadRef,
     headers::{Forwarded, StatusHeaders, say_bypass, say_passed},
+    invalidate::hear,
     nesting::stamp,
     policy::is_safe,
+    settings::Settings,
     status::Reason,
     timer::until,
     unsafe_method::UnsafeMethod,
@@ -141,7 +143,12 @@ pin_project! {
     {
         Ready { response: Option<Response<ResponseBody<ResBody>>> },
         // In this order: a call that ends when it is dropped has ended before it is invalidated.
-        Passed { #[pin] call: Oneshot<S, ReqBody>, passed: Passed, leave: Leave },
+        Passed {
+            #[pin] call: Oneshot<S, ReqBody>,
+            passed: Passed,
+            leave: Leave,
+            settings: Arc<Settings>,
+        },
         Working { work: Working<ResBody, S::Error> },
     }
 }
@@ -220,6 +227,7 @@ where
         request: Request<ReqBody>,
         passed: Passed,
         leave: Leave,
+        settings: Arc<Settings>,
     ) -> Self {
         let call = Oneshot::new(service, request);
         Self {
@@ -227,6 +235,7 @@ where
                 call,
                 passed,
                 leave,
+                settings,
             },
         }
     }
@@ -268,11 +277,12 @@ where
                 call,
                 passed,
                 leave,
+                settings,
             } => {
                 let result = ready!(call.poll_with(cx, || passed.called()));
                 let passed = std::mem::replace(passed, Passed::Untouched);
                 Poll::Ready(match result {
-                    Ok(response) => Ok(pass_on(response, passed, *leave)),
+                    Ok(response) => Ok(pass_on(response, passed, *leave, settings)),
                     Err(error) => {
                         passed.failed();
                         Err(error)
@@ -293,10 +303,12 @@ where
 
 /// The inner service's answer to a request that the cache leaves alone.
 pub(crate) fn pass_on<B: Body>(
-    response: Response<B>,
+    mut response: Response<B>,
     passed: Passed,
     leave: Leave,
+    settings: &Settings,
 ) -> Response<ResponseBody<B>> {
+    hear(settings, &mut response);
     let mut response = response.map(ResponseBody::inner);
     let head = response.headers_mut();
     match passed {

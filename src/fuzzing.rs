@@ -61,6 +61,7 @@ pub fn encode(key: &[u8], body: &[u8]) -> Bytes {
         },
         staleness: Staleness::default(),
         groups: Box::default(),
+        tags: Box::default(),
         said: Said::default(),
         shareable: true,
         shareable_with_authorization: false,

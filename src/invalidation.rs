@@ -2,12 +2,15 @@
 //!
 //! Two numbers, never mixed. The *sequence* orders fills and records: a fill starts with the
 //! highest sequence known, and its response is usable only if no record with a higher one selects
-//! it. So an invalidation during a fill always wins. The *generation* is raised after a record
-//! became visible: an entry that was checked at the present generation needs no other check, which
-//! makes the price of the log on a hit one atomic load.
+//! it. So an invalidation during a fill always wins, and tags may come with the response. The
+//! *generation* is raised after a record became visible: an entry that was checked at the present
+//! generation needs no other check, which makes the price of the log on a hit one atomic load.
 //!
-//! The number of records is bounded. When the oldest leave, the *floor* rises to them, and
-//! entries below the floor are misses.
+//! There is one record per selector, and their number is bounded. When the oldest leave, the *floor*
+//! rises to them, and entries below the floor are misses.
+//!
+//! This file knows nothing of tokio, of stores or of flights: it is told a number, and what an entry
+//! may be selected by.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -18,10 +21,19 @@ use std::{
     },
 };
 
-use crate::selector::{Kind, Selector, Target};
+use crate::{
+    pattern::Pattern,
+    selector::{Kind, Selector},
+    target::{Space, Subject, Target},
+};
 
 /// How many records are kept before the oldest leave.
 const MAX_RECORDS: usize = 100_000;
+/// How many patterns with a `*` among them: each is compared, one after the other.
+const MAX_PATTERNS: usize = 1_000;
+
+/// Milliseconds on the cache's clock.
+type Millis = u64;
 
 /// What [`Cache::invalidate`](crate::Cache::invalidate) has done.
 ///
@@ -64,13 +76,93 @@ impl Hasher for Prehashed {
 
 pub(crate) type PrehashedBuilder = BuildHasherDefault<Prehashed>;
 
+/// What the log says of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Usable,
+    /// A soft record selects it: it has been stale since then, at the latest.
+    Stale(Millis),
+    /// A hard record selects it, or records have left that may have.
+    Unusable,
+}
+
+/// The names by which an entry may be selected besides its own.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Names<'n> {
+    /// Of its origin, each a tag as well.
+    pub(crate) groups: &'n [Box<str>],
+    pub(crate) tags: &'n [Box<str>],
+}
+
+/// The numbers of the records of one selector; zero where there is none.
+#[derive(Debug, Clone, Copy, Default)]
+struct Numbers {
+    hard: u64,
+    soft: Soft,
+    /// The first soft one: what was selected twice is stale since the first time.
+    first_soft: Soft,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Soft {
+    sequence: u64,
+    at: Millis,
+}
+
+impl Numbers {
+    fn note(&mut self, sequence: u64, soft: Option<Millis>) {
+        match soft {
+            None => self.hard = sequence,
+            Some(at) => {
+                self.soft = Soft { sequence, at };
+                if self.first_soft.sequence == 0 {
+                    self.first_soft = self.soft;
+                }
+            }
+        }
+    }
+
+    fn latest(&self) -> u64 {
+        self.hard.max(self.soft.sequence)
+    }
+
+    /// Of what started at `sequence` and is selected by this.
+    fn judge(&self, sequence: u64) -> Verdict {
+        if self.hard > sequence {
+            return Verdict::Unusable;
+        }
+        if self.first_soft.sequence > sequence {
+            return Verdict::Stale(self.first_soft.at);
+        }
+        if self.soft.sequence > sequence {
+            return Verdict::Stale(self.soft.at);
+        }
+        Verdict::Usable
+    }
+}
+
+impl Verdict {
+    /// The stricter of both.
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Unusable, _) | (_, Self::Unusable) => Self::Unusable,
+            (Self::Stale(one), Self::Stale(other)) => Self::Stale(one.min(other)),
+            (Self::Stale(at), Self::Usable) | (Self::Usable, Self::Stale(at)) => Self::Stale(at),
+            (Self::Usable, Self::Usable) => Self::Usable,
+        }
+    }
+}
+
 #[derive(Default)]
 struct Records {
-    by_target: HashMap<Target, u64, PrehashedBuilder>,
+    by_target: HashMap<Target, Numbers, PrehashedBuilder>,
     /// In the order of their numbers; one whose target has a newer number by now is void.
     order: VecDeque<(u64, Target)>,
-    all: u64,
+    patterns: Vec<(Space, Pattern, Numbers)>,
+    all: Numbers,
     floor: u64,
+    /// How many have left.
+    forgotten: u64,
 }
 
 /// The log of one cache.
@@ -81,8 +173,16 @@ pub(crate) struct Log {
     generation: AtomicU64,
 }
 
+/// How full a log is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct LogSize {
+    pub(crate) records: u64,
+    pub(crate) forgotten: u64,
+}
+
 impl Log {
     /// The sequence that a fill starting now carries.
+    #[inline]
     pub(crate) fn sequence(&self) -> u64 {
         self.sequence.load(Ordering::Acquire)
     }
@@ -94,116 +194,156 @@ impl Log {
     }
 
     /// Adds a record; when this returns, every reader sees it.
-    pub(crate) fn add(&self, selector: &Selector) -> Invalidated {
+    pub(crate) fn add(&self, selector: &Selector, now: Millis) -> Invalidated {
         let mut records = self.records.write().unwrap_or_else(PoisonError::into_inner);
         let sequence = self.sequence.load(Ordering::Relaxed) + 1;
-        match &selector.0 {
-            Kind::All => {
-                records.all = sequence;
-                // Everything older is covered by this one.
-                records.by_target.clear();
-                records.order.clear();
-            }
-            Kind::Resource(resource) => {
-                for target in resource.targets() {
-                    records.by_target.insert(target, sequence);
-                    records.order.push_back((sequence, target));
-                }
-            }
-        }
-        records.shrink_to(MAX_RECORDS);
+        let had_all = records.forgotten == 0;
+        records.note(selector, sequence, now);
+        records.shrink_to(MAX_RECORDS, MAX_PATTERNS);
+        let has_forgotten = had_all && records.forgotten > 0;
         // The number first: a fill that starts now and sees it must not see an older generation
         // later. Both under the lock, so that records appear in the order of their numbers.
         self.sequence.store(sequence, Ordering::Release);
         self.generation.fetch_add(1, Ordering::Release);
+        drop(records);
+        if has_forgotten {
+            tracing::warn!(
+                target: "tower_response_cache",
+                "more than {MAX_RECORDS} different things, or {MAX_PATTERNS} patterns with a *, were invalidated: what was stored before the oldest of them is a miss from now on; fewer, wider selectors (a tag) avoid that"
+            );
+        }
         Invalidated { sequence }
     }
 
     /// Whether what started at `sequence` may still be used, judged against all records.
     #[cold]
-    pub(crate) fn is_usable(&self, sequence: u64, target: Target) -> bool {
+    pub(crate) fn judge(&self, sequence: u64, subject: &Subject, names: Names<'_>) -> Verdict {
         let records = self.records.read().unwrap_or_else(PoisonError::into_inner);
-        sequence >= records.floor
-            && sequence >= records.all
-            && records
-                .by_target
-                .get(&target)
-                .is_none_or(|&record| sequence >= record)
+        records.judge(sequence, subject, names)
+    }
+
+    pub(crate) fn size(&self) -> LogSize {
+        let records = self.records.read().unwrap_or_else(PoisonError::into_inner);
+        LogSize {
+            records: (records.by_target.len() + records.patterns.len()) as u64,
+            forgotten: records.forgotten,
+        }
     }
 }
 
 impl Records {
-    fn shrink_to(&mut self, limit: usize) {
-        while self.by_target.len() > limit {
+    fn note(&mut self, selector: &Selector, sequence: u64, now: Millis) {
+        let soft = selector.is_soft.then_some(now);
+        match &selector.kind {
+            Kind::All => {
+                self.all.note(sequence, soft);
+                if soft.is_none() {
+                    // Everything older is covered by this one.
+                    self.by_target.clear();
+                    self.order.clear();
+                    self.patterns.clear();
+                }
+            }
+            Kind::Resource(resource) => {
+                for target in resource.targets() {
+                    self.note_target(target, sequence, soft);
+                }
+            }
+            Kind::Tag(tag) => self.note_target(Target::tag(tag.as_str()), sequence, soft),
+            Kind::Group { authority, name } => {
+                for target in Target::groups_of(authority.as_deref(), name) {
+                    self.note_target(target, sequence, soft);
+                }
+            }
+            Kind::Pattern(space, Pattern::Exact(name)) => {
+                self.note_target(Target::named(*space, name), sequence, soft);
+            }
+            Kind::Pattern(space, pattern) => {
+                let is_it = |(known_space, known, _): &&mut (Space, Pattern, Numbers)| {
+                    known_space == space && known == pattern
+                };
+                match self.patterns.iter_mut().find(is_it) {
+                    Some((.., numbers)) => numbers.note(sequence, soft),
+                    None => {
+                        let mut numbers = Numbers::default();
+                        numbers.note(sequence, soft);
+                        self.patterns.push((*space, pattern.clone(), numbers));
+                    }
+                }
+            }
+        }
+    }
+
+    fn note_target(&mut self, target: Target, sequence: u64, soft: Option<Millis>) {
+        self.by_target
+            .entry(target)
+            .or_default()
+            .note(sequence, soft);
+        self.order.push_back((sequence, target));
+    }
+
+    fn judge(&self, sequence: u64, subject: &Subject, names: Names<'_>) -> Verdict {
+        if sequence < self.floor {
+            return Verdict::Unusable;
+        }
+        let mut verdict = self.all.judge(sequence);
+        let mut look = |target: Target| {
+            if let Some(numbers) = self.by_target.get(&target) {
+                verdict = verdict.and(numbers.judge(sequence));
+            }
+        };
+        if !self.by_target.is_empty() {
+            look(subject.target);
+            look(Target::named(subject.space, &subject.name));
+            for group in names.groups {
+                look(Target::group(subject.origin, group));
+                look(Target::tag(group));
+            }
+            for tag in names.tags {
+                look(Target::tag(tag));
+            }
+        }
+        for (space, pattern, numbers) in &self.patterns {
+            let is_newer = numbers.latest() > sequence;
+            if is_newer && *space == subject.space && pattern.fits(&subject.name) {
+                verdict = verdict.and(numbers.judge(sequence));
+            }
+        }
+        verdict
+    }
+
+    fn shrink_to(&mut self, records: usize, patterns: usize) {
+        while self.patterns.len() > patterns {
+            let oldest = self.patterns.iter().enumerate();
+            let oldest = oldest.min_by_key(|(_, (.., numbers))| numbers.latest());
+            let Some((at, (.., numbers))) = oldest else {
+                return;
+            };
+            self.floor = self.floor.max(numbers.latest());
+            self.forgotten += 1;
+            self.patterns.swap_remove(at);
+        }
+        while self.by_target.len() > records {
             let Some((sequence, target)) = self.order.pop_front() else {
                 return;
             };
-            if self.by_target.get(&target) == Some(&sequence) {
+            let is_latest = |numbers: &Numbers| numbers.latest() == sequence;
+            if self.by_target.get(&target).is_some_and(is_latest) {
                 self.by_target.remove(&target);
                 self.floor = self.floor.max(sequence);
+                self.forgotten += 1;
             }
         }
-        if self.order.len() > 2 * limit {
+        if self.order.len() > 2 * records {
             let by_target = &self.by_target;
-            self.order
-                .retain(|(sequence, target)| by_target.get(target) == Some(sequence));
+            self.order.retain(|(sequence, target)| {
+                by_target
+                    .get(target)
+                    .is_some_and(|numbers| numbers.latest() == *sequence)
+            });
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::selector::Resource;
-
-    fn resource(path: &str) -> Selector {
-        Selector(Kind::Resource(Resource::new(Some("h"), path, None)))
-    }
-
-    fn target(path: &str) -> Target {
-        Target::of(Some(Some("h")), path, Some(None))
-    }
-
-    #[test]
-    fn a_record_judges_what_started_before_it() {
-        let log = Log::default();
-        let before = log.sequence();
-        let generation = log.generation();
-        let done = log.add(&resource("/a"));
-        assert!(log.generation() > generation);
-        assert_eq!(log.sequence(), done.sequence());
-        assert!(!log.is_usable(before, target("/a")));
-        assert!(log.is_usable(before, target("/b")));
-        assert!(log.is_usable(log.sequence(), target("/a")));
-        log.add(&Selector::all());
-        assert!(!log.is_usable(done.sequence(), target("/b")));
-        assert!(log.is_usable(log.sequence(), target("/b")));
-    }
-
-    #[test]
-    fn the_oldest_records_leave_and_the_floor_rises_to_them() {
-        let mut records = Records::default();
-        for sequence in 1..=10 {
-            let target = Target(sequence);
-            records.by_target.insert(target, sequence);
-            records.order.push_back((sequence, target));
-            records.shrink_to(4);
-        }
-        assert_eq!(records.by_target.len(), 4);
-        assert_eq!(records.floor, 6);
-        assert!(records.order.len() <= 8);
-    }
-
-    #[test]
-    fn a_repeated_record_takes_no_more_room() {
-        let mut records = Records::default();
-        for sequence in 1..=1000 {
-            records.by_target.insert(Target(7), sequence);
-            records.order.push_back((sequence, Target(7)));
-            records.shrink_to(4);
-        }
-        assert_eq!(records.by_target.len(), 1);
-        assert!(records.order.len() <= 9, "{}", records.order.len());
-        assert_eq!(records.floor, 0);
-    }
-}
+mod tests;

@@ -13,7 +13,7 @@ use crate::{
     headers::{Strip, has_status_slot, stored_head},
     key::MAX_KEY,
     pending::Pending,
-    policy::{self, CachePolicy, Decision, Encoded, Plan, RequestFacts},
+    policy::{self, CachePolicy, Decision, Plan, RequestFacts, Tagged},
     settings::Settings,
     status::Reason,
 };
@@ -97,6 +97,10 @@ pub(crate) fn judge(
         Ok(None) => exact,
         Err(reason) => return Judged::Refuse(reason),
     };
+    let tagged = match policy::tagged(&head.headers, &head.extensions) {
+        Ok(tagged) => tagged,
+        Err(reason) => return Judged::Refuse(reason),
+    };
     if length.is_some_and(|length| length > longest_body(settings, cache)) {
         return Judged::Refuse(Reason::BodyTooLarge);
     }
@@ -119,21 +123,35 @@ pub(crate) fn judge(
     }
     // It was heard. What is refused goes on as it came, so that a cache further out hears it, too.
     head.extensions.remove::<CachePolicy>();
-    Judged::Share(
-        shared(settings, pending, head, plan, values, length, response_time),
-        is_stored,
-    )
+    let read_at = said.as_ref().and_then(CachePolicy::read_at_value);
+    let shared = Shared {
+        values,
+        rule: plan.vary.clone(),
+        place: pending.searched_key_of(&head.headers),
+        length,
+        unfit: plan.unfit,
+        read_at,
+        head: Arc::new(to_store(
+            settings,
+            pending,
+            head,
+            plan,
+            tagged,
+            response_time,
+        )),
+    };
+    Judged::Share(Arc::new(shared), is_stored)
 }
 
-fn shared(
+/// The head as it is stored.
+fn to_store(
     settings: &Settings,
     pending: &Pending,
     head: &response::Parts,
     plan: Plan,
-    values: Encoded,
-    length: Option<u64>,
+    tagged: Tagged,
     response_time: SystemTime,
-) -> Arc<Shared> {
+) -> StoredHead {
     let is_careful = settings.storing.is_careful();
     let strip = Strip {
         fields: &settings.strip_fields,
@@ -144,7 +162,7 @@ fn shared(
     if !plan.freshness.explicit {
         freshness -= jitter(freshness, settings.storing.jitter);
     }
-    let stored = StoredHead {
+    StoredHead {
         status: head.status,
         version: head.version,
         headers: stored_head(&head.headers, strip, response_time),
@@ -162,22 +180,12 @@ fn shared(
             kept: millis(plan.kept),
         },
         staleness: plan.staleness,
-        groups: policy::cache_groups(&head.headers)
-            .into_iter()
-            .map(Into::into)
-            .collect(),
+        groups: tagged.groups,
+        tags: tagged.tags,
         said: plan.said,
         shareable: plan.shareable,
         shareable_with_authorization: plan.shareable_with_authorization,
-    };
-    Arc::new(Shared {
-        head: Arc::new(stored),
-        values,
-        rule: plan.vary,
-        place: pending.searched_key_of(&head.headers),
-        length,
-        unfit: plan.unfit,
-    })
+    }
 }
 
 /// By how much a lifetime is shortened, so that what was stored together does not end together.

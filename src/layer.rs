@@ -482,6 +482,26 @@ impl ResponseCacheLayer {
         self.with(|settings| settings.strip_fields.extend(fields))
     }
 
+    /// A response field with tags, separated by commas or spaces, as other caches read them from
+    /// `Surrogate-Key` or `Cache-Tag`; default: none.
+    ///
+    /// They count like those of [`Tags`](crate::Tags). The field is taken off every response that
+    /// passes the layer, stored or not: no client sees it.
+    ///
+    /// ```
+    /// use http::HeaderName;
+    /// use tower_response_cache::{Cache, ResponseCacheLayer, Selector};
+    ///
+    /// let cache = Cache::in_memory();
+    /// let layer = ResponseCacheLayer::new(&cache).tag_field(HeaderName::from_static("cache-tag"));
+    /// // A handler answers with `Cache-Tag: users, user:42`. Later:
+    /// cache.invalidate(Selector::tag("user:42"));
+    /// # let _ = layer;
+    /// ```
+    pub fn tag_field(self, name: HeaderName) -> Self {
+        self.with(|settings| settings.tag_field = Some(name))
+    }
+
     /// Which fields tell the client what the cache did. Default: `X-Cache` and `Cache-Status`.
     pub fn status_headers(self, fields: StatusHeaders) -> Self {
         self.with(|settings| settings.status_headers = fields)

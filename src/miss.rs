@@ -19,6 +19,7 @@ use crate::{
     flight::{Ending, Joined, Outcome, Shared, Ticket},
     future::{Answer, Lead, Leave, Oneshot, Passed, pass_on},
     headers::{Forwarded, fill_slots_collapsed},
+    invalidate::hear,
     judge::Started,
     marks::Mark,
     nesting::{is_stamped, pass, pass_deadline, stamp},
@@ -197,11 +198,12 @@ where
             deadline: after(settings.fill_timeout),
         };
         let origin = pending.origin();
-        let response = Oneshot::new(inner, reduced(&settings, request)).await?;
+        let mut response = Oneshot::new(inner, reduced(&settings, request)).await?;
+        hear(&settings, &mut response);
         if !is_stamped(response.extensions(), pending.cache.id()) {
             hear_head(&settings, &pending, &headers, &response, started, origin);
         }
-        Ok(pass_on(response, Passed::Missed(said), leave))
+        Ok(pass_on(response, Passed::Missed(said), leave, &settings))
     }
 
     fn hit(&self, hit: Hit) -> Response<ResponseBody<ResBody>> {
@@ -274,6 +276,12 @@ where
                 return Waited::Alone(Reason::InnerError);
             }
         };
+        let flight = ticket.flight();
+        if !self.pending.may_get(flight, Some(shared.head.clone())) {
+            // An invalidation came before the request and after the fill began, by a tag that only the
+            // head has told: whoever came so late shares a newer flight.
+            return Waited::Again;
+        }
         if !shared.rule.is_empty() && shared.values != shared.rule.values(self.request.headers()) {
             // Those who want another variant regroup, a flight for each.
             self.pending.rule = Some(shared.rule.clone());

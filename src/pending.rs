@@ -11,9 +11,10 @@ use crate::{
     answer::{Hit, may_answer},
     cache::{Cache, Standing},
     entry::{Entry, Millis, Origin, StoredHead},
-    flight::{FlightId, Joined, Purpose, Terms, Ticket},
+    flight::{Flight, FlightId, Joined, Purpose, Terms, Ticket},
     head::HeadRef,
     headers::{Forwarded, without_own},
+    invalidation::{Names, Verdict},
     judge::longest_frame,
     key::{Key, hasher},
     marks::Mark,
@@ -21,13 +22,13 @@ use crate::{
     policy::{Failure, RequestDirectives, Reuse, VaryRule, has_validator, reuse, stands_in},
     router::matched_route,
     searches::Search,
-    selector::Target,
     settings::Settings,
     status::{Forward, Reason},
     store::{
         memory::Found,
         remote::{Ask, DEADLINE, Looked, Remote},
     },
+    target::Subject,
     timer::after,
 };
 
@@ -38,7 +39,7 @@ pub(crate) struct Pending {
     pub(crate) mark: u64,
     /// The same for the whole route, where there is one.
     pub(crate) route_mark: u64,
-    pub(crate) target: Target,
+    pub(crate) subject: Subject,
     /// By what its variants are told apart, as far as is known.
     pub(crate) rule: Option<VaryRule>,
     pub(crate) forward: Forward,
@@ -51,6 +52,8 @@ pub(crate) struct Pending {
     demands: RequestDirectives,
     /// Fills up to this number started before the request came.
     pub(crate) arrived: u64,
+    /// Invalidations up to this number came before the request.
+    invalidated: u64,
     pub(crate) personal: Option<Reason>,
     pub(crate) authorization: bool,
     /// Why the request may neither wait for others nor have them wait: it is personal, and nothing
@@ -70,6 +73,8 @@ pub(crate) struct Pending {
     /// What is stored and does not answer as it is: it is to be validated, and may stand in for a
     /// failure.
     pub(crate) stored: Option<Arc<Entry>>,
+    /// What memory had, whatever became of it: its tags are those that its successor most likely has.
+    hint: Option<Arc<Entry>>,
     /// What the layer's own validator says now.
     pub(crate) validator: Option<Box<str>>,
     /// Where a response is stored that says what of its query matters.
@@ -77,6 +82,17 @@ pub(crate) struct Pending {
     /// Whether any stale response stands in where the inner service cannot be reached (§4.2.4).
     is_standard: bool,
     pub(crate) otherwise: Otherwise,
+}
+
+/// What memory has for a request that it cannot answer.
+#[derive(Default)]
+pub(crate) struct Known {
+    /// What it could answer with, where the remote store is to be asked first.
+    pub(crate) local: Option<Arc<Entry>>,
+    /// What may answer once it is validated, or stand in for a failure.
+    pub(crate) stored: Option<Arc<Entry>>,
+    /// Whatever it has.
+    pub(crate) hint: Option<Arc<Entry>>,
 }
 
 /// What becomes of a request for which nothing is stored.
@@ -97,7 +113,11 @@ impl Pending {
         lookup: &Lookup<'_>,
         rule: Option<VaryRule>,
         forward: Forward,
-        (local, stored): (Option<Arc<Entry>>, Option<Arc<Entry>>),
+        Known {
+            local,
+            stored,
+            hint,
+        }: Known,
     ) -> Self {
         let mark_of = |text: &[u8], key: u64| {
             let mut hasher = hasher();
@@ -125,7 +145,7 @@ impl Pending {
             mark,
             route_mark: matched_route(head.extensions)
                 .map_or(mark, |route| mark_of(route.as_bytes(), 0)),
-            target: lookup.target(settings),
+            subject: lookup.subject(settings),
             rule,
             forward,
             is_head: lookup.is_head,
@@ -137,6 +157,7 @@ impl Pending {
                 ..lookup.directives
             },
             arrived: settings.cache.latest_fill(),
+            invalidated: settings.cache.log().sequence(),
             personal: lookup.personal,
             authorization: lookup.authorization,
             alone: lookup.personal.filter(|_| !is_shareable),
@@ -149,6 +170,7 @@ impl Pending {
             frame_limit: longest_frame(settings),
             local,
             stored,
+            hint,
             validator: None,
             search: lookup.search.clone(),
             is_standard: !settings.storing.is_careful(),
@@ -196,15 +218,31 @@ impl Pending {
     }
 
     fn with_terms<T>(&self, ask: impl FnOnce(&Terms<'_>) -> T) -> T {
-        let is_current = |origin: &Origin, started: std::time::Instant| {
+        let is_current = |flight: &Flight| {
             let now = Instant::now().into_std();
-            now.saturating_duration_since(started) < self.fill_timeout
-                && self.cache.log().is_usable(origin.sequence, origin.target)
+            now.saturating_duration_since(flight.started()) < self.fill_timeout
+                && self.may_get(flight, flight.head())
         };
         ask(&Terms {
             after: if self.no_cache { self.arrived } else { 0 },
             is_current: &is_current,
         })
+    }
+
+    /// Whether what a flight brings may answer this request: no invalidation that came before selects
+    /// it. Before its head is known its tags are not; those of its predecessor are the best guess.
+    pub(crate) fn may_get(&self, flight: &Flight, head: Option<Arc<StoredHead>>) -> bool {
+        let origin = flight.origin();
+        if origin.sequence >= self.invalidated {
+            return true;
+        }
+        let hint = || self.hint.as_ref().map(|entry| &entry.head);
+        let names = head
+            .as_ref()
+            .or_else(hint)
+            .map_or_else(Names::default, |head| head.names());
+        let log = self.cache.log();
+        log.judge(origin.sequence, &origin.subject, names) == Verdict::Usable
     }
 
     /// Joins the fill of the key, or starts it.
@@ -235,7 +273,7 @@ impl Pending {
         Origin {
             sequence: self.cache.log().sequence(),
             fill: self.cache.next_fill(),
-            target: self.target,
+            subject: self.subject.clone(),
         }
     }
 
@@ -254,13 +292,9 @@ impl Pending {
     /// The answer, if this entry may be it.
     fn hit(&self, entry: Arc<Entry>) -> Option<Hit> {
         let now = self.cache.now();
-        let StoredHead {
-            lifetime,
-            staleness,
-            ..
-        } = &*entry.head;
-        let is_usable = reuse(lifetime, staleness, &self.demands, now) == Reuse::Fresh
-            && entry.is_usable(self.cache.log())
+        let lifetime = entry.lifetime(self.cache.log())?;
+        let staleness = &entry.head.staleness;
+        let is_usable = reuse(&lifetime, staleness, &self.demands, now) == Reuse::Fresh
             && self.is_known(&entry, now)
             && may_answer(&entry.head, self.personal)
             && (!self.no_cache || entry.origin.fill > self.arrived);
@@ -283,12 +317,8 @@ impl Pending {
             return None;
         };
         let now = self.cache.now();
-        let StoredHead {
-            lifetime,
-            staleness,
-            ..
-        } = &*entry.head;
-        let reuse = reuse(lifetime, staleness, &self.demands, now);
+        let lifetime = entry.lifetime(self.cache.log())?;
+        let reuse = reuse(&lifetime, &entry.head.staleness, &self.demands, now);
         let is_usable = matches!(reuse, Reuse::Stale(_))
             && !self.no_cache
             && self.is_candidate(&entry)
@@ -418,7 +448,7 @@ impl Pending {
             .find(&self.key.bytes, self.key.hash, request);
         if let Found::Entry(entry) = found {
             if self.is_candidate(&entry) {
-                self.forward = match entry.head.lifetime.is_fresh(self.cache.now()) {
+                self.forward = match entry.is_fresh(self.cache.log(), self.cache.now()) {
                     true => Forward::Request,
                     false => Forward::Stale,
                 };
@@ -453,7 +483,7 @@ impl Pending {
             return;
         };
         // What is fresh is good for its time, whatever one client made the inner service say.
-        if !stored.head.lifetime.is_fresh(self.cache.now()) {
+        if !stored.is_fresh(self.cache.log(), self.cache.now()) {
             self.remove(stored);
         }
     }
@@ -474,14 +504,11 @@ impl Pending {
             no_cache: self.no_cache,
             ..self.demands
         };
-        let StoredHead {
-            lifetime,
-            staleness,
-            ..
-        } = &*entry.head;
+        let lifetime = entry.lifetime(self.cache.log())?;
+        let staleness = &entry.head.staleness;
         let is_out_of_reach = failure == Failure::Error && self.is_standard;
         let may = self.is_candidate(entry)
-            && stands_in(lifetime, staleness, &demands, is_out_of_reach, now);
+            && stands_in(&lifetime, staleness, &demands, is_out_of_reach, now);
         may.then(|| Hit {
             entry: entry.clone(),
             now,
@@ -539,5 +566,7 @@ impl Pending {
 
 /// Whether an entry may answer these requests as soon as it is validated.
 fn is_candidate(cache: &Cache, entry: &Entry, personal: Option<Reason>) -> bool {
-    !entry.is_gone() && entry.is_usable(cache.log()) && may_answer(&entry.head, personal)
+    !entry.is_gone()
+        && entry.verdict(cache.log()) != Verdict::Unusable
+        && may_answer(&entry.head, personal)
 }

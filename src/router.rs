@@ -45,7 +45,7 @@ pub(crate) fn matched_route(extensions: &Extensions) -> Option<&str> {
 mod answer {
     use axum::response::{IntoResponseParts, ResponseParts};
 
-    use crate::CachePolicy;
+    use crate::{CachePolicy, Invalidate, Tags};
 
     /// As a part of a handler's answer: `(CachePolicy::ttl(..), Json(..))`.
     impl IntoResponseParts for CachePolicy {
@@ -56,6 +56,37 @@ mod answer {
             mut parts: ResponseParts,
         ) -> Result<ResponseParts, Self::Error> {
             parts.extensions_mut().insert(self);
+            Ok(parts)
+        }
+    }
+
+    /// As a part of a handler's answer: `(Tags::new(["users"]), Json(..))`.
+    impl IntoResponseParts for Tags {
+        type Error = std::convert::Infallible;
+
+        fn into_response_parts(
+            self,
+            mut parts: ResponseParts,
+        ) -> Result<ResponseParts, Self::Error> {
+            parts.extensions_mut().insert(self);
+            Ok(parts)
+        }
+    }
+
+    /// As a part of a handler's answer: `(Invalidate::tag("users"), Json(..))`. Several add up.
+    impl IntoResponseParts for Invalidate {
+        type Error = std::convert::Infallible;
+
+        fn into_response_parts(
+            self,
+            mut parts: ResponseParts,
+        ) -> Result<ResponseParts, Self::Error> {
+            match parts.extensions_mut().get_mut::<Self>() {
+                Some(known) => known.join(self),
+                None => {
+                    parts.extensions_mut().insert(self);
+                }
+            }
             Ok(parts)
         }
     }

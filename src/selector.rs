@@ -1,15 +1,76 @@
-//! What an invalidation selects.
+//! What an invalidation selects, in the words of those who ask for it.
 
-use std::hash::Hasher;
+use std::borrow::Cow;
 
 use http::{HeaderValue, Request, Uri, header::HOST, request::Parts};
 
-use crate::key::{hasher, normal_authority};
+use crate::{
+    pattern::Pattern,
+    target::{Resource, Space},
+};
 
-/// Which stored responses an invalidation makes unusable.
+/// A name under which responses are invalidated together, whatever their URIs are.
+///
+/// Up to 256 bytes of any text; compared as it is. A response has up to 32 of them, given by its
+/// handler ([`Tags`](crate::Tags), [`CachePolicy::tag`](crate::CachePolicy::tag)), by `Cache-Groups`
+/// (RFC 9875), or by a field of the layer's choice
+/// ([`tag_field`](crate::ResponseCacheLayer::tag_field)).
+///
+/// # Examples
+///
+/// ```
+/// use tower_response_cache::{Cache, Selector, Tag};
+///
+/// const USERS: Tag = Tag::from_static("users");
+///
+/// let cache = Cache::in_memory();
+/// cache.invalidate(USERS);
+/// cache.invalidate(Tag::new(format!("user:{}", 42)));
+/// assert_eq!(Selector::from(USERS), Selector::tag("users"));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Tag(Cow<'static, str>);
+
+impl Tag {
+    /// A tag of text made while the program runs.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self(Cow::Owned(name.into()))
+    }
+
+    /// A tag that is known beforehand: nothing is allocated.
+    #[must_use]
+    pub const fn from_static(name: &'static str) -> Self {
+        Self(Cow::Borrowed(name))
+    }
+
+    /// Its text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&'static str> for Tag {
+    fn from(name: &'static str) -> Self {
+        Self::from_static(name)
+    }
+}
+
+impl From<String> for Tag {
+    fn from(name: String) -> Self {
+        Self::new(name)
+    }
+}
+
+/// What an invalidation makes unusable.
 ///
 /// A selector names resources, not cache keys: one of them covers every partition, variant and
-/// layer under which responses of the resource are stored.
+/// layer under which responses are stored. In patterns `*` stands for any run of characters, `/`
+/// included; all else stands for itself. They are compared in linear time, one after the other, with
+/// what is read next: where a tag does as well, it is the cheaper way.
+///
+/// *Hard*, the default, makes unusable. [`soft`](Self::soft) makes stale.
 ///
 /// # Examples
 ///
@@ -18,22 +79,52 @@ use crate::key::{hasher, normal_authority};
 ///
 /// let cache = Cache::in_memory();
 /// cache.invalidate(Selector::resource("example.com", "/users?page=2"));
-/// cache.invalidate(Selector::all());
+/// cache.invalidate(Selector::tag("users"));
+/// cache.invalidate(Selector::path("/users/*"));
+/// cache.invalidate(Selector::all().soft());
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Selector(pub(crate) Kind);
+pub struct Selector {
+    pub(crate) kind: Kind,
+    pub(crate) is_soft: bool,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Kind {
     All,
     Resource(Resource),
+    Tag(Tag),
+    /// A group of an origin (RFC 9875).
+    Group {
+        authority: Option<String>,
+        name: String,
+    },
+    Pattern(Space, Pattern),
+}
+
+impl From<Kind> for Selector {
+    fn from(kind: Kind) -> Self {
+        Self {
+            kind,
+            is_soft: false,
+        }
+    }
+}
+
+impl From<Tag> for Selector {
+    fn from(tag: Tag) -> Self {
+        Kind::Tag(tag).into()
+    }
 }
 
 impl Selector {
     /// Everything that is stored.
     #[must_use]
     pub const fn all() -> Self {
-        Self(Kind::All)
+        Self {
+            kind: Kind::All,
+            is_soft: false,
+        }
     }
 
     /// One resource: its authority (`example.com`, `localhost:3000`) and its path, with the query
@@ -51,7 +142,7 @@ impl Selector {
             Some((path, query)) => (path, Some(query)),
             None => (path_and_query, None),
         };
-        Self(Kind::Resource(Resource::new(Some(authority), path, query)))
+        Kind::Resource(Resource::new(Some(authority), path, query)).into()
     }
 
     /// The resource that `request` is about: a [`Request`] or its [`Parts`].
@@ -72,11 +163,81 @@ impl Selector {
     pub fn request(request: &impl RequestHead) -> Self {
         let uri = request.original_uri();
         let authority = authority(uri, request.host());
-        Self(Kind::Resource(Resource::new(
-            authority,
-            uri.path(),
-            uri.query(),
-        )))
+        Kind::Resource(Resource::new(authority, uri.path(), uri.query())).into()
+    }
+
+    /// Everything with this tag.
+    ///
+    /// ```
+    /// use tower_response_cache::{Selector, Tag};
+    ///
+    /// assert_eq!(Selector::tag("users"), Tag::from_static("users").into());
+    /// ```
+    #[must_use]
+    pub fn tag(tag: impl Into<Tag>) -> Self {
+        tag.into().into()
+    }
+
+    /// Responses by their paths, with `*` for any run of characters: any host, query and variant.
+    ///
+    /// The path is compared as it came, with nothing decoded, and before a nested router has taken
+    /// a prefix off it. `/users` is that path alone, whatever the query; `/users/*` is what lies
+    /// below, at any depth, but not `/users` itself.
+    ///
+    /// ```
+    /// use tower_response_cache::{Cache, Selector};
+    ///
+    /// let cache = Cache::in_memory();
+    /// let done = cache.invalidate(Selector::path("/users/*/posts"));
+    /// assert_eq!(done.sequence(), 1);
+    /// ```
+    #[must_use]
+    pub fn path(pattern: &str) -> Self {
+        Kind::Pattern(Space::Path, Pattern::new(pattern)).into()
+    }
+
+    /// Responses whose paths start so; a `*` in it stands for itself.
+    ///
+    /// ```
+    /// use tower_response_cache::Selector;
+    ///
+    /// assert_eq!(Selector::path_prefix("/users/"), Selector::path("/users/*"));
+    /// ```
+    #[must_use]
+    pub fn path_prefix(prefix: &str) -> Self {
+        Kind::Pattern(Space::Path, Pattern::Prefix(prefix.into())).into()
+    }
+
+    /// Values by the texts of their keys, with `*` for any run of characters: `users_list:*`.
+    ///
+    /// A record of it is kept like any other. It selects no response, whatever its path is.
+    #[must_use]
+    pub fn values(pattern: &str) -> Self {
+        Kind::Pattern(Space::Value, Pattern::new(pattern)).into()
+    }
+
+    /// Values whose keys start so; a `*` in it stands for itself.
+    #[must_use]
+    pub fn value_prefix(prefix: &str) -> Self {
+        Kind::Pattern(Space::Value, Pattern::Prefix(prefix.into())).into()
+    }
+
+    /// The same, but what is selected becomes stale instead of unusable.
+    ///
+    /// It is stale from this moment on. So where a response may be served stale
+    /// (`stale-while-revalidate`, `stale-if-error`, or the windows of the layer), it still is, as
+    /// long as its window allows, while one request obtains a newer one. Where it may not, this is
+    /// the same as a hard invalidation, except that a validator is asked first.
+    ///
+    /// ```
+    /// use tower_response_cache::Selector;
+    ///
+    /// assert_ne!(Selector::tag("users").soft(), Selector::tag("users"));
+    /// ```
+    #[must_use]
+    pub fn soft(mut self) -> Self {
+        self.is_soft = true;
+        self
     }
 }
 
@@ -123,120 +284,5 @@ pub(crate) fn authority<'a>(uri: &'a Uri, host: Option<&'a HeaderValue>) -> Opti
     match uri.authority() {
         Some(authority) => Some(authority.as_str()),
         None => std::str::from_utf8(host?.as_bytes()).ok(),
-    }
-}
-
-/// An authority, a path and a query, as far as they are known.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Resource {
-    authority: String,
-    path: String,
-    query: Option<String>,
-}
-
-/// What an entry is compared with when records are looked up: a hash, because a collision only
-/// makes one more miss.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Target(pub(crate) u64);
-
-impl Resource {
-    pub(crate) fn new(authority: Option<&str>, path: &str, query: Option<&str>) -> Self {
-        Self {
-            authority: comparable(authority),
-            path: path.to_owned(),
-            query: query.map(str::to_owned),
-        }
-    }
-
-    pub(crate) fn authority(&self) -> Option<&str> {
-        (!self.authority.is_empty()).then_some(&*self.authority)
-    }
-
-    pub(crate) fn path(&self) -> &str {
-        &self.path
-    }
-
-    pub(crate) fn query(&self) -> Option<&str> {
-        self.query.as_deref()
-    }
-
-    /// Every target under which an entry of this resource may have been stored.
-    pub(crate) fn targets(&self) -> [Target; 4] {
-        let authority = Some(self.authority.as_str());
-        let query = Some(self.query.as_deref());
-        [
-            target(authority, &self.path, query),
-            target(authority, &self.path, None),
-            target(None, &self.path, query),
-            target(None, &self.path, None),
-        ]
-    }
-}
-
-impl Target {
-    /// The target of a stored response; `None` for the authority or the query where its layer
-    /// does not tell them apart.
-    pub(crate) fn of(
-        authority: Option<Option<&str>>,
-        path: &str,
-        query: Option<Option<&str>>,
-    ) -> Self {
-        let authority = authority.map(comparable);
-        target(authority.as_deref(), path, query)
-    }
-}
-
-/// Over-invalidating is harmless, so both default ports are dropped whatever the scheme is.
-fn comparable(authority: Option<&str>) -> String {
-    let authority = authority.unwrap_or("");
-    let without = normal_authority(Some("http"), authority);
-    normal_authority(Some("https"), &without).into_owned()
-}
-
-fn target(authority: Option<&str>, path: &str, query: Option<Option<&str>>) -> Target {
-    let mut hasher = hasher();
-    let mut part = |mark: u8, text: &str| {
-        hasher.write_u64(u64::from(mark) << 56 | text.len() as u64);
-        hasher.write(text.as_bytes());
-    };
-    if let Some(authority) = authority {
-        part(1, authority);
-    }
-    part(2, path);
-    match query {
-        Some(Some(query)) => part(3, query),
-        Some(None) => part(4, ""),
-        None => {}
-    }
-    Target(hasher.finish())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_resource_selects_what_layers_store_of_it() {
-        let resource = Resource::new(Some("Example.com:443"), "/a", Some("q"));
-        let targets = resource.targets();
-        let host = Some("example.com");
-        for stored in [
-            Target::of(Some(host), "/a", Some(Some("q"))),
-            Target::of(Some(host), "/a", None),
-            Target::of(None, "/a", Some(Some("q"))),
-            Target::of(None, "/a", None),
-        ] {
-            assert!(targets.contains(&stored));
-        }
-        for other in [
-            Target::of(Some(host), "/b", Some(Some("q"))),
-            Target::of(Some(host), "/a", Some(Some("r"))),
-            Target::of(Some(host), "/a", Some(None)),
-            Target::of(Some(host), "/a", Some(Some(""))),
-            Target::of(Some(Some("other.com")), "/a", Some(Some("q"))),
-            Target::of(Some(None), "/a", Some(Some("q"))),
-        ] {
-            assert!(!targets.contains(&other));
-        }
     }
 }

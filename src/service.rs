@@ -21,7 +21,6 @@ use crate::{
     body::ResponseBody,
     cache::{Cache, Standing},
     content::{QueryContent, is_query, unread},
-    entry::Entry,
     flight::Joined,
     future::{Detach, Lead, Leave, Passed, ResponseFuture},
     head::HeadRef,
@@ -29,7 +28,7 @@ use crate::{
     marks::Mark,
     miss::Miss,
     nesting::{depth, pass, stamp},
-    pending::{Otherwise, Pending},
+    pending::{Known, Otherwise, Pending},
     policy::{Reuse, is_for_origin},
     settings::Settings,
     status::{Forward, Reason},
@@ -323,7 +322,16 @@ impl<S> ResponseCache<S> {
             Found::Entry(entry) if is_stored => Some(entry.clone()),
             _ => None,
         };
-        self.miss(head, &lookup, found, forward, (local, stored))
+        let hint = match &found {
+            Found::Entry(entry) => Some(entry.clone()),
+            _ => None,
+        };
+        let known = Known {
+            local,
+            stored,
+            hint,
+        };
+        self.miss(head, &lookup, found, forward, known)
     }
 
     /// An answer that is stale, and what is to be done about that (RFC 5861, 3); nothing where it
@@ -341,7 +349,11 @@ impl<S> ResponseCache<S> {
             .cache
             .memory()
             .rule(&lookup.key.bytes, lookup.key.hash);
-        let known = (None, Some(hit.entry.clone()));
+        let known = Known {
+            stored: Some(hit.entry.clone()),
+            hint: Some(hit.entry.clone()),
+            local: None,
+        };
         let mut pending = Pending::new(settings, head, lookup, rule, Forward::Stale, known);
         if hit.entry.is_gone() || pending.is_answered_further_in() {
             return None;
@@ -372,7 +384,7 @@ impl<S> ResponseCache<S> {
         lookup: &Lookup<'_>,
         found: Found,
         forward: Forward,
-        (local, stored): (Option<Arc<Entry>>, Option<Arc<Entry>>),
+        known: Known,
     ) -> Step {
         let settings = &*self.settings;
         let passed = |detail| {
@@ -392,7 +404,7 @@ impl<S> ResponseCache<S> {
                 .memory()
                 .rule(&lookup.key.bytes, lookup.key.hash),
         };
-        let mut pending = Pending::new(settings, head, lookup, rule, forward, (local, stored));
+        let mut pending = Pending::new(settings, head, lookup, rule, forward, known);
         if pending.is_answered_further_in() {
             return Step::Bypass(Reason::InnerLayer);
         }
@@ -481,7 +493,8 @@ impl<S> ResponseCache<S> {
         if let Passed::Bypassed(reason) = passed {
             self.settings.cache.counters().bypass(reason);
         }
-        ResponseFuture::passed(self.inner.clone(), request, passed, leave)
+        let settings = self.settings.clone();
+        ResponseFuture::passed(self.inner.clone(), request, passed, leave, settings)
     }
 
     fn work<ReqBody, ResBody>(

@@ -140,6 +140,7 @@ pub(crate) struct Settings {
     pub(crate) credentials: Credentials,
     pub(crate) cookies: Cookies,
     pub(crate) strip_fields: Vec<HeaderName>,
+    pub(crate) tag_field: Option<HeaderName>,
     pub(crate) request_directives: HonoredDirectives,
     pub(crate) status_headers: StatusHeaders,
     pub(crate) detach: bool,
@@ -176,6 +177,7 @@ impl Settings {
             credentials: Credentials::default(),
             cookies: Cookies::default(),
             strip_fields: Vec::new(),
+            tag_field: None,
             request_directives: match is_careful {
                 true => HonoredDirectives::Common,
                 false => HonoredDirectives::All,

@@ -16,7 +16,7 @@ use std::{
 use crate::{
     key::{FieldParts, Key, KeyParts, normal_authority},
     query::Query,
-    selector::Resource,
+    target::Resource,
 };
 
 /// How many layers with different settings are known at most.

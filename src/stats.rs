@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use crate::{status::Reason, store::counters::RemoteStats};
+use crate::{invalidation::LogSize, status::Reason, store::counters::RemoteStats};
 
 const REASONS: usize = Reason::ALL.len();
 
@@ -111,6 +111,8 @@ pub(crate) struct Gauges {
     pub(crate) buffered: u64,
     pub(crate) evictions: u64,
     pub(crate) expirations: u64,
+    pub(crate) invalidations: u64,
+    pub(crate) log: LogSize,
     pub(crate) remote: RemoteStats,
 }
 
@@ -252,6 +254,26 @@ impl Stats {
         self.gauges.expirations
     }
 
+    /// Invalidations since the cache was made.
+    #[must_use]
+    pub fn invalidations(&self) -> u64 {
+        self.gauges.invalidations
+    }
+
+    /// Records that the log of invalidations holds: one for each thing that was selected, whatever
+    /// the number of times; four for a resource.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.gauges.log.records
+    }
+
+    /// Records that left the log because there were more than 100,000, or more than 1,000 patterns.
+    /// What was stored before them is not used any more.
+    #[must_use]
+    pub fn forgotten_records(&self) -> u64 {
+        self.gauges.log.forgotten
+    }
+
     /// Failures of the remote store, timeouts included; none of them made a request fail.
     #[must_use]
     pub fn store_errors(&self) -> u64 {
@@ -295,6 +317,8 @@ impl fmt::Display for Stats {
             buffered,
             evictions,
             expirations,
+            invalidations,
+            log: LogSize { records, forgotten },
             ref remote,
         } = self.gauges;
         write!(
@@ -302,7 +326,8 @@ impl fmt::Display for Stats {
             "hits={} stale={} misses={} collapsed={} fills={} validated={} stored={} failed={} \
              store_errors={} \
              bytes={bytes}/{capacity} entries={entries} flights={flights} buffered={buffered} \
-             evictions={evictions} expirations={expirations}",
+             evictions={evictions} expirations={expirations} invalidations={invalidations} \
+             records={records} forgotten_records={forgotten}",
             self.hits,
             self.stale,
             self.misses,

@@ -201,6 +201,8 @@ reasons! {
     BodyTooLarge = "body-too-large",
     /// The head has too many fields or bytes.
     HeadTooLarge = "head-too-large",
+    /// The response has more than 32 tags or groups, or one of more than 256 bytes.
+    TooManyTags = "too-many-tags",
     /// The body carries trailers.
     Trailers = "trailers",
     /// The body ended with an error.

@@ -7,8 +7,9 @@ use http::{HeaderMap, HeaderValue, StatusCode, Uri, header::HOST};
 use crate::{
     cache::Cache,
     head::HeadRef,
-    policy::{TargetUri, is_no_error, named_by},
-    selector::{Kind, Resource, Selector, authority, original_uri},
+    policy::{TargetUri, cache_group_invalidation, is_no_error, named_by},
+    selector::{Kind, authority, original_uri},
+    target::Resource,
 };
 
 /// What is needed to invalidate when the answer comes, or when it will never be known.
@@ -54,6 +55,11 @@ impl UnsafeMethod {
         for resource in resources {
             self.invalidate(resource);
         }
+        // RFC 9875, 3: the groups of its own origin, and no others that their members are in.
+        for name in cache_group_invalidation(headers) {
+            let authority = authority.map(str::to_owned);
+            self.cache.invalidate(Kind::Group { authority, name });
+        }
     }
 
     /// The inner service failed.
@@ -67,7 +73,7 @@ impl UnsafeMethod {
     }
 
     fn invalidate(&self, resource: Resource) {
-        self.cache.invalidate(Selector(Kind::Resource(resource)));
+        self.cache.invalidate(Kind::Resource(resource));
     }
 }
 

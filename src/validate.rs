@@ -28,7 +28,7 @@ use crate::{
     marks::Mark,
     nesting::stamp,
     pending::Pending,
-    policy::{CachePolicy, Failure, is_same_by_head, speaks_of, updated},
+    policy::{CachePolicy, Failure, Tags, is_same_by_head, says_tags, speaks_of, updated},
     settings::{Settings, Validator},
     status::Reason,
     store::codec::MAX_TEXT,
@@ -52,10 +52,9 @@ pub(crate) fn standing_in<B: Body>(
         Failure::Error | Failure::Slow => None,
     };
     pending.cache.counters().stale();
-    let lifetime = hit.entry.head.lifetime;
     let said = Forwarded {
         status,
-        ttl: Some(lifetime.ttl(hit.now)),
+        ttl: Some(hit.entry.ttl(hit.now)),
         ..pending.said(Some(Reason::InnerError))
     };
     let selective = pending.is_selective.then_some(request);
@@ -189,7 +188,7 @@ impl Asked<'_> {
         match judged {
             Judged::Share(shared, true) => {
                 ttl = shared.head.lifetime.ttl(cache.now());
-                let origin = guard.flight().origin();
+                let origin = guard.flight().origin().read_at(shared.read_at);
                 let updated = with_tag_of(&stored.head, &shared.head, &mut head.headers);
                 let entry = Arc::new(Entry::new(updated, stored.body.clone(), origin));
                 let (rule, unfit, mark) = (shared.rule.clone(), shared.unfit, pending.mark);
@@ -244,6 +243,11 @@ fn updated_head(stored: &Entry, answer: Parts, is_of_it: bool) -> Parts {
         if let Some(said) = CachePolicy::said_before(ttl, head.said.public) {
             parts.extensions.insert(said);
         }
+    }
+    if !says_tags(&parts.extensions) {
+        parts
+            .extensions
+            .insert(Tags::new(head.tags.iter().map(ToString::to_string)));
     }
     parts
 }
@@ -315,6 +319,7 @@ pub(crate) fn hear_head<B>(
         Judged::Share(..) | Judged::Refuse(_) => return pending.remove(stored),
     };
     let updated = with_tag_of(&stored.head, &shared.head, &mut head.headers);
+    let origin = origin.read_at(shared.read_at);
     let entry = Arc::new(Entry::new(updated, stored.body.clone(), origin));
     let place = placement(pending, pending.key_of(&head.headers), request.clone());
     cache.store(&place, &shared.rule, entry);

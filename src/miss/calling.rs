@@ -21,6 +21,7 @@ use crate::{
     flight::{Ending, Guard},
     future::{Answer, Oneshot, Passed, pass_on},
     headers::{Forwarded, say_forwarded, without_own},
+    invalidate::hear,
     judge::{Judged, Started, judge, longest_body},
     marks::Mark,
     nesting::{is_stamped, pass, pass_deadline, stamp},
@@ -52,7 +53,7 @@ where
         let end = after(self.settings.fill_timeout);
         let _answer = until(end, self.lead(guard)).await;
         let found = cache.memory().find(&key.bytes, key.hash, &headers);
-        if matches!(found, Found::Entry(entry) if !entry.head.lifetime.is_fresh(cache.now())) {
+        if matches!(found, Found::Entry(entry) if !entry.is_fresh(cache.log(), cache.now())) {
             // Whatever it was: not again at once.
             cache.marks().set(Mark::NotRefreshed, mark, cache.now());
         }
@@ -109,7 +110,7 @@ where
     pub(super) async fn pass_on(self: Box<Self>, passed: Passed) -> Answer<ResBody, S::Error> {
         let request = reduced(&self.settings, self.request);
         let response = Oneshot::new(self.inner, request).await?;
-        Ok(pass_on(response, passed, self.leave))
+        Ok(pass_on(response, passed, self.leave, &self.settings))
     }
 
     async fn fill(
@@ -196,7 +197,7 @@ where
                 call.await
             }
         };
-        let response = match called {
+        let mut response = match called {
             Ok(response) => response,
             Err(error) => {
                 cache.counters().failed_fill();
@@ -204,6 +205,7 @@ where
                 return stand_in(Failure::Error).ok_or(error);
             }
         };
+        hear(&settings, &mut response);
         let (mut head, body) = response.into_parts();
         if is_stamped(&head.extensions, cache.id()) {
             cache
@@ -242,6 +244,9 @@ where
         let exact = body.size_hint().exact();
         let body = match judge(&settings, &pending, &headers, &mut head, exact, started) {
             Judged::Share(shared, is_stored) => {
+                if let Some(sequence) = shared.read_at {
+                    guard.flight().lower_to(sequence);
+                }
                 let length = shared.length;
                 let key = pending.key_of(&head.headers);
                 pending.make_way(&key);

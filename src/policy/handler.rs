@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use crate::selector::Tag;
+
 /// What a handler wants the cache to do with its response, put into the response's extensions.
 ///
 /// It speaks to this cache alone: no field that a client or a proxy sees is changed by it. It wins
@@ -27,6 +29,8 @@ pub struct CachePolicy {
     ttl: Option<Duration>,
     no_store: bool,
     public: bool,
+    tags: Vec<Tag>,
+    read_at: Option<u64>,
 }
 
 impl CachePolicy {
@@ -103,12 +107,54 @@ impl CachePolicy {
         self
     }
 
+    /// The response is invalidated with this tag ([`Selector::tag`](crate::Selector::tag)).
+    ///
+    /// May be called several times; see [`Tags`](crate::Tags) for the bounds.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_response_cache::CachePolicy;
+    ///
+    /// let policy = CachePolicy::ttl(Duration::from_secs(5)).tag("hot").tag(format!("user:{}", 42));
+    /// assert_ne!(policy, CachePolicy::ttl(Duration::from_secs(5)).tag("hot"));
+    /// ```
+    pub fn tag(mut self, tag: impl Into<Tag>) -> Self {
+        self.tags.push(tag.into());
+        self
+    }
+
+    /// The response was made from something that was read when the log of invalidations was at this
+    /// number ([`Cache::sequence`](crate::Cache::sequence)), before its handler was called.
+    ///
+    /// For handlers that keep values of their own: a page that is made from an old value must not look
+    /// new. What has been invalidated since then, by a selector that selects the response, makes it
+    /// unusable, as if its handler had been called at that time. Called several times, the lowest
+    /// number counts. Default: when the handler was called.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_response_cache::{Cache, CachePolicy};
+    ///
+    /// let cache = Cache::in_memory();
+    /// let (sequence, value) = (cache.sequence(), "read just now");
+    /// let policy = CachePolicy::new().tag("users").read_at(sequence);
+    /// assert_eq!(policy, CachePolicy::new().tag("users").read_at(7).read_at(0));
+    /// # let _ = value;
+    /// ```
+    pub fn read_at(mut self, sequence: u64) -> Self {
+        self.read_at = Some(self.read_at.map_or(sequence, |known| known.min(sequence)));
+        self
+    }
+
     /// What was said before, should it not be said again.
     pub(crate) fn said_before(ttl: Option<Duration>, public: bool) -> Option<Self> {
         let said = Self {
             ttl,
             public,
-            no_store: false,
+            ..Self::default()
         };
         (said != Self::default()).then_some(said)
     }
@@ -123,6 +169,14 @@ impl CachePolicy {
 
     pub(crate) fn is_public(&self) -> bool {
         self.public
+    }
+
+    pub(crate) fn tags(&self) -> &[Tag] {
+        &self.tags
+    }
+
+    pub(crate) fn read_at_value(&self) -> Option<u64> {
+        self.read_at
     }
 }
 

@@ -113,6 +113,7 @@ mod search;
 mod storing;
 mod structured;
 mod syntax;
+mod tags;
 mod targeted;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -121,7 +122,7 @@ mod vary;
 
 pub(crate) use directives::RequestDirectives;
 pub(crate) use facts::{Preset, RequestFacts, StoringSettings};
-pub(crate) use groups::cache_groups;
+pub(crate) use groups::cache_group_invalidation;
 pub use handler::CachePolicy;
 pub(crate) use invalidation::{TargetUri, is_no_error, is_safe, named_by};
 pub(crate) use nominated::Encoded;
@@ -129,6 +130,8 @@ pub(crate) use ranges::{Selected, select};
 pub(crate) use reuse::{Failure, Reuse, reuse, stands_in};
 pub(crate) use search::SearchVariance;
 pub(crate) use storing::{Decision, Plan, decide, declared_length};
+pub use tags::Tags;
+pub(crate) use tags::{Tagged, says_tags, tagged, take_tag_field};
 pub(crate) use validation::{
     ask, has_not_changed, has_validator, is_for_origin, is_not_modified, is_same_by_head,
     speaks_of, take_conditions, updated,

@@ -6,11 +6,11 @@
 //! head of a response: key | status (2) | HTTP version | response time, initial age, freshness,
 //!                     | how long it is kept and served stale (3), the handler's ttl (8 each)
 //!                     | writer, its sequence (8 each) | flags | length and checksum of the body (8 each)
-//!                     | groups | validator | fields
+//!                     | groups | tags | validator | fields
 //! head of a rule:     key | names
 //! ```
 //!
-//! All numbers are little-endian. Names, groups and the validator have their length in front in 2 bytes, the key and
+//! All numbers are little-endian. Names, groups, tags and the validator have their length in front in 2 bytes, the key and
 //! values in 4; lists their count in 2. The first checksum covers kind, length and head, the one in
 //! the head the body; both are XXH3: they find damage, not malice. When a response ends follows from
 //! its three times.
@@ -43,7 +43,7 @@ mod mutations;
 mod tests;
 
 const MAGIC: &[u8; 3] = b"TRC";
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 const CHECKSUM: usize = MAGIC.len() + 1;
 /// Where begins what the first checksum covers: kind, length of the head, head.
 const COVERED: usize = CHECKSUM + 8;
@@ -66,8 +66,8 @@ const FLAGS: u8 = 63;
 const MAX_FIELDS: u16 = 160;
 /// More selecting fields than any response names.
 const MAX_NAMES: u16 = 64;
-/// How many groups a response may have, and how long their names and a validator may be.
-const MAX_GROUPS: u16 = 32;
+/// How many groups or tags a response may have, and how long they and a validator may be.
+const MAX_TAGS: u16 = 32;
 pub(crate) const MAX_TEXT: usize = 256;
 /// A body is copied and hashed in pieces that are still in the nearest cache when they are hashed.
 const PIECE: usize = 16 << 10;
@@ -102,6 +102,7 @@ pub(crate) struct ResponseFrame {
     pub(crate) staleness: Staleness,
     pub(crate) said: Said,
     pub(crate) groups: Box<[Box<str>]>,
+    pub(crate) tags: Box<[Box<str>]>,
     pub(crate) own_tag: bool,
     pub(crate) validator: Option<Box<str>>,
     /// The cache that wrote it, and the sequence of its log when the fill started.
@@ -234,9 +235,11 @@ pub(crate) fn encode_response(
     );
     out.put_u64_le(body.len() as u64);
     out.put_u64_le(XxHash3_64::oneshot(body));
-    out.put_u16_le(head.groups.len() as u16);
-    for group in &head.groups {
-        put_short(&mut out, group.as_bytes());
+    for names in [&head.groups, &head.tags] {
+        out.put_u16_le(names.len() as u16);
+        for name in names {
+            put_short(&mut out, name.as_bytes());
+        }
     }
     // Empty: none.
     let validator = head.validator.as_deref().unwrap_or_default();
@@ -400,7 +403,12 @@ impl<'i> Input<'i> {
         Ok(time)
     }
 
-    /// A group or a validator.
+    /// Groups or tags.
+    fn texts(&mut self) -> Read<Box<[Box<str>]>> {
+        (0..self.count(MAX_TAGS, 2)?).map(|_| self.text()).collect()
+    }
+
+    /// A group, a tag or a validator.
     fn text(&mut self) -> Read<Box<str>> {
         let text = self.short()?;
         sense(text.len() <= MAX_TEXT)?;
@@ -481,9 +489,7 @@ impl<'i> Input<'i> {
             return Err(FrameFault::Truncated);
         }
         sense(body.len() as u64 == length)?;
-        let groups = (0..self.count(MAX_GROUPS, 2)?)
-            .map(|_| self.text())
-            .collect::<Read<_>>()?;
+        let (groups, tags) = (self.texts()?, self.texts()?);
         let validator = Some(self.text()?).filter(|validator| !validator.is_empty());
         let fields = self.fields()?;
         sense(self.0.is_empty())?;
@@ -512,6 +518,7 @@ impl<'i> Input<'i> {
                 public: flags & PUBLIC_SAID != 0,
             },
             groups,
+            tags,
             own_tag: flags & OWN_TAG != 0,
             validator,
             writer,

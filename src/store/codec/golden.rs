@@ -70,6 +70,7 @@ fn all() -> Vec<Golden> {
     stale.own_tag = true;
     stale.validator = Some("v7".into());
     stale.groups = ["news", "caf\u{e9}"].map(Box::from).into();
+    stale.tags = ["user:42"].map(Box::from).into();
     let names = ["accept-encoding", "x-tenant"].map(HeaderName::from_static);
     let bare = fields(&[date]);
     let kibibyte: Vec<u8> = (0..=255).cycle().take(1024).collect();
@@ -124,6 +125,7 @@ fn golden_frames_are_written_and_read_as_ever() {
                     staleness: head.staleness,
                     said: head.said,
                     groups: head.groups.clone(),
+                    tags: head.tags.clone(),
                     own_tag: head.own_tag,
                     validator: head.validator.clone(),
                     writer: WRITER,

@@ -52,6 +52,9 @@ fn response(random: &mut Random) -> (StoredHead, Vec<u8>) {
     head.groups = (0..random.below(3))
         .map(|number| format!("group {number}, \u{e9}").into())
         .collect();
+    head.tags = (0..random.below(3))
+        .map(|number| format!("tag:{number}").into())
+        .collect();
     let longest = [0, 1, 40, 400][random.below(4)];
     let body = bytes(random, longest);
     (head, body)
@@ -110,6 +113,7 @@ fn random_frames_are_read_as_they_were_written() {
             (head.own_tag, &head.validator)
         );
         assert_eq!((response.said, &response.groups), (head.said, &head.groups));
+        assert_eq!(response.tags, head.tags);
         assert_eq!(
             (response.status, response.version),
             (head.status, head.version)

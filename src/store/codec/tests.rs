@@ -50,6 +50,7 @@ pub(super) fn head_of(status: u16, version: Version, fields: &HeaderMap) -> Stor
         },
         staleness: Staleness::default(),
         groups: Box::default(),
+        tags: Box::default(),
         said: Said::default(),
         shareable: true,
         shareable_with_authorization: false,
@@ -239,9 +240,12 @@ fn what_no_writer_of_ours_writes_is_refused() {
         assert_eq!(fault_of(&head, |_| {}), expected, "{length}");
     }
     head.validator = None;
-    let most = usize::from(MAX_GROUPS);
+    let most = usize::from(MAX_TAGS);
     for (count, expected) in [(most, Ok(())), (most + 1, no_sense)] {
-        head.groups = vec!["group".into(); count].into();
-        assert_eq!(fault_of(&head, |_| {}), expected, "{count}");
+        let names: Box<[Box<str>]> = vec!["name".into(); count].into();
+        (head.groups, head.tags) = (names.clone(), Box::default());
+        assert_eq!(fault_of(&head, |_| {}), expected, "{count} groups");
+        (head.groups, head.tags) = (Box::default(), names);
+        assert_eq!(fault_of(&head, |_| {}), expected, "{count} tags");
     }
 }

@@ -103,7 +103,7 @@ impl Inner {
         }
         let names = match decode(key, &frame, ask.limit)? {
             Frame::Response(frame) => {
-                let entry = self.entry(frame, remaining, ask.origin)?;
+                let entry = self.entry(frame, remaining, ask.origin.clone())?;
                 return Ok(Looked::Found(entry, VaryRule::default()));
             }
             Frame::Rule(names) => names,
@@ -113,7 +113,7 @@ impl Inner {
         let (frame, remaining) = self.read(ask, &variant.bytes).await?;
         match decode(&variant.bytes, &frame, ask.limit)? {
             Frame::Response(frame) => {
-                let entry = self.entry(frame, remaining, ask.origin)?;
+                let entry = self.entry(frame, remaining, ask.origin.clone())?;
                 Ok(Looked::Found(entry, rule))
             }
             Frame::Rule(_) => Err(FrameFault::Malformed.into()),
@@ -192,6 +192,7 @@ impl Inner {
             lifetime,
             staleness: frame.staleness,
             groups: frame.groups,
+            tags: frame.tags,
             said: frame.said,
             shareable: frame.shareable,
             shareable_with_authorization: frame.shareable_with_authorization,

@@ -12,14 +12,15 @@ use super::{DEADLINE, FIRST_LINK, Inner, Remote, since_1970, unpanicked};
 use crate::{
     entry::{Entry, millis},
     error::{StoreError, StoreErrorKind},
+    invalidation::Verdict,
     key::Key,
     policy::VaryRule,
-    selector::Resource,
     store::{
         Link,
         codec::{encode_response, encode_rule},
         outbox::{Next, Replace, Sending, Worker},
     },
+    target::Resource,
     timer::{pause, within},
 };
 
@@ -268,7 +269,7 @@ impl Inner {
         let now = millis(self.clock.elapsed());
         let lifetime = entry.head.lifetime;
         let life = Duration::from_millis(lifetime.ends().saturating_sub(now));
-        if life.is_zero() || !entry.is_usable(&self.log) {
+        if life.is_zero() || entry.verdict(&self.log) != Verdict::Usable {
             return Ok(false);
         }
         let time = self.time();

@@ -1,0 +1,207 @@
+use super::*;
+use crate::target::Resource;
+
+fn resource(path: &str) -> Selector {
+    Kind::Resource(Resource::new(Some("h"), path, None)).into()
+}
+
+fn subject(path: &str) -> Subject {
+    Subject::response(Some(Some("h")), path, Some(None))
+}
+
+fn value(name: &str) -> Subject {
+    Subject {
+        target: Target(1),
+        origin: 0,
+        space: Space::Value,
+        name: name.into(),
+    }
+}
+
+fn names(names: &[&str]) -> Box<[Box<str>]> {
+    names.iter().map(|name| (*name).into()).collect()
+}
+
+impl Log {
+    fn says(&self, sequence: u64, subject: &Subject) -> Verdict {
+        self.judge(sequence, subject, Names::default())
+    }
+}
+
+#[test]
+fn a_record_judges_what_started_before_it() {
+    let log = Log::default();
+    let before = log.sequence();
+    let generation = log.generation();
+    let done = log.add(&resource("/a"), 0);
+    assert!(log.generation() > generation);
+    assert_eq!(log.sequence(), done.sequence());
+    assert_eq!(log.says(before, &subject("/a")), Verdict::Unusable);
+    assert_eq!(log.says(before, &subject("/b")), Verdict::Usable);
+    assert_eq!(log.says(log.sequence(), &subject("/a")), Verdict::Usable);
+    log.add(&Selector::all(), 0);
+    assert_eq!(log.says(done.sequence(), &subject("/b")), Verdict::Unusable);
+    assert_eq!(log.says(log.sequence(), &subject("/b")), Verdict::Usable);
+}
+
+#[test]
+fn a_selector_selects_what_it_names_and_nothing_else() {
+    let group = |authority: &str, name: &str| {
+        Selector::from(Kind::Group {
+            authority: Some(authority.into()),
+            name: name.into(),
+        })
+    };
+    let none: &[&str] = &[];
+    #[rustfmt::skip]
+    let rows = [
+        ("its resource", resource("/a"), subject("/a"), none, none, true),
+        ("another resource", resource("/a"), subject("/b"), none, none, false),
+        ("its tag", Selector::tag("t"), subject("/a"), none, &["s", "t"][..], true),
+        ("another tag", Selector::tag("t"), subject("/a"), none, &["T", "t "][..], false),
+        ("a group is a tag", Selector::tag("t"), subject("/a"), &["t"], none, true),
+        ("its group", group("h", "t"), subject("/a"), &["s", "t"], none, true),
+        ("a group of another origin", group("i", "t"), subject("/a"), &["t"], none, false),
+        ("a tag is no group", group("h", "t"), subject("/a"), none, &["t"], false),
+        ("a path", Selector::path("/a"), subject("/a"), none, none, true),
+        ("another path", Selector::path("/a"), subject("/a/"), none, none, false),
+        ("a pattern", Selector::path("/*/b"), subject("/a/b"), none, none, true),
+        ("another pattern", Selector::path("/*/b"), subject("/a/c"), none, none, false),
+        ("a prefix", Selector::path_prefix("/a"), subject("/ab"), none, none, true),
+        ("another prefix", Selector::path_prefix("/a"), subject("/b"), none, none, false),
+        ("a star in a prefix", Selector::path_prefix("/*"), subject("/a"), none, none, false),
+        ("values", Selector::values("users_list:*"), value("users_list:1"), none, none, true),
+        ("other values", Selector::values("users_list:*"), value("users:1"), none, none, false),
+        ("one value", Selector::values("user:1"), value("user:1"), none, none, true),
+        ("values by prefix", Selector::value_prefix("user:"), value("user:1"), none, none, true),
+        ("a response is no value", Selector::values("*"), subject("/a"), none, none, false),
+        ("a value is no response", Selector::path("*"), value("/a"), none, none, false),
+        ("all responses", Selector::all(), subject("/a"), none, none, true),
+        ("all values", Selector::all(), value("/a"), none, none, true),
+    ];
+    for (sentence, selector, subject, groups, tags, is_selected) in rows {
+        for is_soft in [false, true] {
+            let log = Log::default();
+            let selector = match is_soft {
+                true => selector.clone().soft(),
+                false => selector.clone(),
+            };
+            let number = log.add(&selector, 7).sequence();
+            let (groups, tags) = (names(groups), names(tags));
+            let says = |sequence| {
+                let names = Names {
+                    groups: &groups,
+                    tags: &tags,
+                };
+                log.judge(sequence, &subject, names)
+            };
+            let expected = match (is_selected, is_soft) {
+                (false, _) => Verdict::Usable,
+                (true, true) => Verdict::Stale(7),
+                (true, false) => Verdict::Unusable,
+            };
+            assert_eq!(says(number - 1), expected, "{sentence}, soft: {is_soft}");
+            assert_eq!(says(number), Verdict::Usable, "{sentence}, filled later");
+        }
+    }
+}
+
+#[test]
+fn what_is_soft_makes_stale_since_the_first_time_and_hard_wins() {
+    let log = Log::default();
+    let soft = || Selector::tag("t").soft();
+    let tags = names(&["t", "u"]);
+    let says = |sequence| {
+        let names = Names {
+            groups: &[],
+            tags: &tags,
+        };
+        log.judge(sequence, &subject("/a"), names)
+    };
+    log.add(&soft(), 10);
+    log.add(&soft(), 20);
+    assert_eq!(says(0), Verdict::Stale(10), "repeating it prolongs nothing");
+    assert_eq!(says(1), Verdict::Stale(20), "filled in between");
+    assert_eq!(says(2), Verdict::Usable);
+    log.add(&Selector::tag("u").soft(), 30);
+    assert_eq!(says(2), Verdict::Stale(30));
+    assert_eq!(says(0), Verdict::Stale(10), "the earliest counts");
+    log.add(&Selector::all().soft(), 40);
+    assert_eq!(says(3), Verdict::Stale(40));
+    assert_eq!(says(2), Verdict::Stale(30), "all of it later");
+    log.add(&Selector::tag("u"), 50);
+    assert_eq!(says(3), Verdict::Unusable, "hard after soft");
+    log.add(&soft(), 60);
+    assert_eq!(
+        says(4),
+        Verdict::Unusable,
+        "soft after hard makes nothing usable"
+    );
+    assert_eq!(says(5), Verdict::Stale(60));
+}
+
+#[test]
+fn the_oldest_records_leave_and_the_floor_rises_to_them() {
+    let mut records = Records::default();
+    for sequence in 1..=10 {
+        records.note(&Selector::tag(format!("{sequence}")), sequence, 0);
+        records.shrink_to(4, 4);
+    }
+    assert_eq!(records.by_target.len(), 4);
+    assert_eq!((records.floor, records.forgotten), (6, 6));
+    assert!(records.order.len() <= 8);
+    let says = |sequence| records.judge(sequence, &subject("/a"), Names::default());
+    assert_eq!(says(5), Verdict::Unusable, "nobody knows any more");
+    assert_eq!(says(6), Verdict::Usable);
+}
+
+#[test]
+fn the_oldest_patterns_leave_and_the_floor_rises_to_them() {
+    let mut records = Records::default();
+    for sequence in 1..=4 {
+        records.note(&Selector::path(&format!("/{sequence}*")), sequence, 0);
+    }
+    records.note(&Selector::path("/1*"), 5, 0);
+    records.note(&Selector::path("/5*"), 6, 0);
+    records.shrink_to(4, 4);
+    assert_eq!(records.patterns.len(), 4);
+    assert_eq!(
+        (records.floor, records.forgotten),
+        (2, 1),
+        "the first was renewed"
+    );
+    let says = |sequence, path| records.judge(sequence, &subject(path), Names::default());
+    assert_eq!(says(2, "/10"), Verdict::Unusable);
+    assert_eq!(says(5, "/10"), Verdict::Usable);
+    assert_eq!(
+        says(2, "/20"),
+        Verdict::Usable,
+        "it is not older than what left"
+    );
+    assert_eq!(says(1, "/20"), Verdict::Unusable);
+}
+
+#[test]
+fn a_repeated_record_takes_no_more_room() {
+    let mut records = Records::default();
+    for sequence in 1..=1000 {
+        records.note(&Selector::tag("t"), sequence, 0);
+        records.note(&Selector::path("/a*"), sequence, 0);
+        records.shrink_to(4, 4);
+    }
+    assert_eq!((records.by_target.len(), records.patterns.len()), (1, 1));
+    assert!(records.order.len() <= 9, "{}", records.order.len());
+    assert_eq!((records.floor, records.forgotten), (0, 0));
+}
+
+#[test]
+fn a_hard_record_of_all_takes_the_place_of_the_others() {
+    let log = Log::default();
+    log.add(&Selector::tag("t"), 0);
+    log.add(&Selector::path("/a*"), 0);
+    assert_eq!(log.size().records, 2);
+    log.add(&Selector::all().soft(), 0);
+    assert_eq!(log.size().records, 2, "what is soft covers nothing hard");
+    log.add(&Selector::all(), 0);
+    assert_eq!(log.size().records, 0);
+}
