@@ -69,7 +69,11 @@ impl Lifetime {
 
     /// The same, but stale since then at the latest; kept as long as ever.
     fn stale_since(self, at: Millis) -> Self {
-        let freshness = self.freshness.min(self.age(at));
+        // What was read from a remote store came here later than it was made: it may have become stale
+        // before.
+        let before = self.response_time.saturating_sub(at);
+        let age = self.age(at).saturating_sub(before);
+        let freshness = self.freshness.min(age);
         Self {
             freshness,
             kept: self.kept.saturating_add(self.freshness - freshness),
@@ -330,6 +334,27 @@ fn heap_size(headers: &HeaderMap) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_stale_since_a_moment_is_kept_as_long_as_before() {
+        let lifetime = Lifetime {
+            response_time: 10_000,
+            initial_age: 5_000,
+            freshness: 60_000,
+            kept: 30_000,
+        };
+        for (sentence, at, freshness) in [
+            ("later than it is stale anyway", 70_000, 60_000),
+            ("while it is here", 20_000, 15_000),
+            ("as it came here", 10_000, 5_000),
+            ("before it came here", 8_000, 3_000),
+            ("before it was made", 4_000, 0),
+        ] {
+            let stale = lifetime.stale_since(at);
+            assert_eq!(stale.freshness, freshness, "{sentence}");
+            assert_eq!(stale.ends(), lifetime.ends(), "{sentence}");
+        }
+    }
 
     #[test]
     fn age_counts_from_what_the_response_brought_along() {
