@@ -243,7 +243,7 @@ async fn read_on<B>(
     if handover.is_awaited() {
         handover.leave(rest.unwrap_or(Rest::Body(reading.body)));
     }
-    guard.end(Ending::Broken, held);
+    guard.end(Ending::Broken(reason), held);
 }
 
 /// What was kept together, as one frame.
