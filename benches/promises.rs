@@ -1,10 +1,17 @@
 //! What must not grow: ratios within one run, that hold on any machine.
 //!
-//! `cargo bench --bench promises` prints them; `-- --check` fails where one is broken. Those of Redis
-//! need feature `redis` and start a redis-server of their own. Nothing counts allocations here: that
+//! `cargo bench --bench promises` prints them; `-- --check` fails where one is broken, and `-- storm
+//! wake` measures only those whose names have one of these in them. Those of Redis need feature `redis`
+//! and start a redis-server of their own. Nothing counts allocations here: that
 //! would be a cost for several threads.
 #![allow(missing_docs, clippy::print_stdout)]
 
+#[path = "support/herd.rs"]
+mod herd;
+#[path = "support/herd_invalidation.rs"]
+mod herd_invalidation;
+#[path = "support/herd_sockets.rs"]
+mod herd_sockets;
 #[cfg(feature = "redis")]
 #[path = "support/redis_hit.rs"]
 mod redis_hit;
@@ -50,9 +57,19 @@ fn decoding() -> Row {
     }
 }
 
+/// Whether a row is to be measured: no name was given, or a part of its name.
+fn is_selected(name: &str) -> bool {
+    let mut parts = std::env::args()
+        .skip(1)
+        .filter(|argument| !argument.starts_with("--"))
+        .peekable();
+    parts.peek().is_none() || parts.any(|part| name.contains(&part))
+}
+
 fn main() -> ExitCode {
-    #[cfg_attr(not(feature = "redis"), expect(unused_mut))]
-    let mut names = vec![DECODING];
+    let mut names = vec![DECODING, herd_sockets::NAME];
+    names.extend(herd::NAMES);
+    names.extend(herd_invalidation::NAMES);
     #[cfg(feature = "redis")]
     names.extend(redis_hit::names());
     if is_listed(&names) {
@@ -63,13 +80,24 @@ fn main() -> ExitCode {
         let arguments: Vec<String> = std::env::args().collect();
         let number = |text: &str| text.parse().expect("a number");
         if let [_, side, size, tasks, ..] = arguments.as_slice() {
-            redis_hit::profile(side, number(size), number(tasks));
-            return ExitCode::SUCCESS;
+            if side.starts_with("--") {
+                redis_hit::profile(side, number(size), number(tasks));
+                return ExitCode::SUCCESS;
+            }
         }
     }
-    #[cfg_attr(not(feature = "redis"), expect(unused_mut))]
-    let mut rows = vec![decoding()];
+    let mut rows = Vec::new();
+    if is_selected(DECODING) {
+        rows.push(decoding());
+    }
+    rows.extend(herd::rows(is_selected));
+    if is_selected(herd_sockets::NAME) {
+        rows.push(herd_sockets::row());
+    }
+    rows.extend(herd_invalidation::rows(is_selected));
     #[cfg(feature = "redis")]
-    rows.extend(redis_hit::rows());
+    if redis_hit::names().any(is_selected) {
+        rows.extend(redis_hit::rows(is_selected));
+    }
     report(&rows)
 }

@@ -32,13 +32,15 @@ use crate::{
         memory::Memory,
         remote::{Remote, RemoteSettings},
     },
-    timer::{after, pause, until},
+    timer::{after, pause, unless, until, within},
 };
 
 /// Fills that go on without their starter, and other work that nobody waits for.
 const MAX_BACKGROUND: usize = 1024;
 /// How long `close` waits for background work.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+/// How long it then waits until what has not ended is dropped.
+const DROPPED_WITHIN: Duration = Duration::from_millis(100);
 /// How often hits look whether a remote store that cannot be asked can be again, in milliseconds.
 const LOOK_AT_LINK: Millis = 100;
 /// What of that writes to the remote store have in any case.
@@ -95,6 +97,35 @@ struct Background {
     bodies: AtomicUsize,
     ended: Notify,
     is_closed: AtomicBool,
+    /// Nothing may run any more.
+    is_over: AtomicBool,
+    over: Notify,
+}
+
+impl Background {
+    /// Waits until nothing may run any more.
+    async fn over(&self) {
+        let mut over = std::pin::pin!(self.over.notified());
+        over.as_mut().enable();
+        if !self.is_over.load(Ordering::Acquire) {
+            over.await;
+        }
+    }
+
+    /// Waits until nothing runs any more; the bodies that are read for clients included, or not.
+    async fn ended(&self, with_bodies: bool) {
+        loop {
+            let mut ended = std::pin::pin!(self.ended.notified());
+            ended.as_mut().enable();
+            // In this order: a fill becomes a body before it ends.
+            let running = self.running.load(Ordering::Acquire);
+            let bodies = self.bodies.load(Ordering::Acquire);
+            if running == 0 && (bodies == 0 || !with_bodies) {
+                return;
+            }
+            ended.await;
+        }
+    }
 }
 
 impl fmt::Debug for Cache {
@@ -270,29 +301,21 @@ impl Cache {
     /// Ends what runs in the background, after the server has stopped accepting.
     ///
     /// Waits up to 5 seconds for fills that go on without their clients and for what is on its way
-    /// to the remote store, then ends the link to that; nothing of the kind is started any more.
-    /// The cache itself goes on working, from memory.
+    /// to the remote store, then drops what is left of the former, handlers included, and ends the link;
+    /// nothing of the kind is started any more. The cache itself goes on working, from memory.
     pub async fn close(&self) {
         let background = &self.core.background;
         background.is_closed.store(true, Ordering::Release);
-        let all_ended = async {
-            loop {
-                let mut ended = std::pin::pin!(background.ended.notified());
-                ended.as_mut().enable();
-                // In this order: a fill becomes a body before it ends.
-                let running = background.running.load(Ordering::Acquire);
-                if running == 0 && background.bodies.load(Ordering::Acquire) == 0 {
-                    return;
-                }
-                ended.await;
-            }
-        };
         let end = after(CLOSE_WITHIN);
-        if until(end, all_ended).await.is_none() {
+        if until(end, background.ended(true)).await.is_none() {
             let running = background.running.load(Ordering::Acquire)
                 + background.bodies.load(Ordering::Acquire);
             tracing::warn!(target: "tower_response_cache", "closed with {running} fills still under way");
         }
+        background.is_over.store(true, Ordering::Release);
+        background.over.notify_waiters();
+        // Each has to be polled once more to be dropped. One that keeps its thread is not waited for.
+        within(DROPPED_WITHIN, background.ended(false)).await;
         if let Some(remote) = &self.core.remote {
             remote.close(end.max(after(LEAST_FLUSH))).await;
         }
@@ -467,6 +490,11 @@ impl Cache {
         BodyTask(background)
     }
 
+    /// Waits until `close` ends what runs in the background.
+    pub(crate) async fn over(&self) {
+        self.core.background.over().await;
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.core.background.is_closed.load(Ordering::Acquire)
     }
@@ -483,8 +511,7 @@ impl Cache {
             return;
         };
         runtime.spawn(async move {
-            let _place = place;
-            work.await;
+            unless(place.0.over(), work).await;
         });
     }
 

@@ -187,6 +187,8 @@ async fn read_on<B>(
     // What has room, but not as frames of its own; handed out with the end.
     let mut tail = BytesMut::new();
     let mut place = None;
+    let cache = job.cache.clone();
+    let mut over = pin!(cache.over());
     let mut is_all = reading.is_all();
     let (reason, last, rest) = loop {
         let next = poll_fn(|cx| {
@@ -203,6 +205,10 @@ async fn read_on<B>(
                         return Poll::Ready(Read::Stop(Reason::InnerError, None, None));
                     }
                 }
+            }
+            let is_background = place.is_some() && guard.poll_abandoned(cx).is_ready();
+            if is_background && over.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Read::Stop(Reason::InnerError, None, None));
             }
             reading.poll_next(cx)
         });
@@ -243,7 +249,7 @@ async fn read_on<B>(
     if handover.is_awaited() {
         handover.leave(rest.unwrap_or(Rest::Body(reading.body)));
     }
-    guard.end(Ending::Broken, held);
+    guard.end(Ending::Broken(reason), held);
 }
 
 /// What was kept together, as one frame.

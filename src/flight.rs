@@ -86,7 +86,7 @@ pub(crate) struct Shared {
 pub(crate) enum Ending {
     /// The response may not be shared.
     Refused(Reason),
-    /// The inner service answered with an error, for which a stale response may stand in.
+    /// The inner service answered with an error that is not shared; a stale response may stand in.
     ServerError(StatusCode),
     /// A layer further in answered and decides.
     InnerLayer,
@@ -97,7 +97,7 @@ pub(crate) enum Ending {
     /// Nobody was left to poll it.
     Left,
     /// The body broke off, or did not fit. Its starter alone goes on reading it.
-    Broken,
+    Broken(Reason),
     /// There is something in the store by now.
     Look,
 }

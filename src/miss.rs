@@ -238,43 +238,7 @@ where
             Outcome::Streaming(shared) => (shared, None),
             Outcome::Open(shared) => (shared, None),
             Outcome::Complete(shared, entry) => (shared, Some(entry)),
-            Outcome::Ended(Ending::Refused(reason)) => return Waited::Alone(reason),
-            Outcome::Ended(Ending::InnerLayer) => return Waited::InnerLayer,
-            Outcome::Ended(Ending::ServerError(status)) => {
-                let request = self.request.headers();
-                let failure = Failure::Status(status);
-                let response = standing_in(&self.pending, failure, request, self.leave);
-                return match response {
-                    Some(response) => Waited::Answered(Box::new(response)),
-                    None => Waited::Alone(Reason::InnerError),
-                };
-            }
-            Outcome::Ended(Ending::Broken) => return Waited::Alone(Reason::InnerError),
-            Outcome::Ended(Ending::Look) => {
-                self.pending.learn_rule();
-                return Waited::Again;
-            }
-            Outcome::Ended(ending @ (Ending::Failed | Ending::Expired | Ending::Left)) => {
-                let failure = match ending {
-                    Ending::Failed => Some(Failure::Error),
-                    Ending::Expired => Some(Failure::Slow),
-                    // Nothing failed but the patience of a client.
-                    _ => None,
-                };
-                let request = self.request.headers();
-                let stood_in = failure
-                    .and_then(|failure| standing_in(&self.pending, failure, request, self.leave));
-                if let Some(response) = stood_in {
-                    return Waited::Answered(Box::new(response));
-                }
-                self.failures += 1;
-                if self.failures < 2 {
-                    return Waited::Again;
-                }
-                let (cache, mark) = (&self.pending.cache, self.pending.mark);
-                cache.marks().set(Mark::Failing, mark, cache.now());
-                return Waited::Alone(Reason::InnerError);
-            }
+            Outcome::Ended(ending) => return self.after(ending),
         };
         let flight = ticket.flight();
         if !self.pending.may_get(flight, Some(shared.head.clone())) {
@@ -305,10 +269,45 @@ where
             Some(Outcome::Complete(shared, entry)) => {
                 Waited::Answered(Box::new(self.share(&ticket, &shared, Some(&entry))))
             }
-            Some(Outcome::Ended(Ending::Refused(reason))) => Waited::Alone(reason),
+            Some(Outcome::Ended(ending)) => self.after(ending),
             Some(_) => Waited::Alone(Reason::InnerError),
             None => Waited::Alone(Reason::WaitTimeout),
         }
+    }
+
+    /// What becomes of one who waited for a fill that ended with nothing to share. After a failure: a
+    /// stale response where one may stand in, else one of those who wait leads again, and after a second
+    /// failure each goes alone.
+    fn after(&mut self, ending: Ending) -> Waited<ResBody> {
+        let failure = match ending {
+            Ending::Look => {
+                self.pending.learn_rule();
+                return Waited::Again;
+            }
+            Ending::Refused(reason) => return Waited::Alone(reason),
+            Ending::InnerLayer => return Waited::InnerLayer,
+            Ending::ServerError(status) => Some(Failure::Status(status)),
+            Ending::Failed => Some(Failure::Error),
+            Ending::Expired => Some(Failure::Slow),
+            // Its head was there: that it breaks off is no reason for what is stale.
+            Ending::Broken(Reason::BodyError | Reason::BodyLength) => None,
+            Ending::Broken(_) => return Waited::Alone(Reason::InnerError),
+            // Nothing failed but the patience of a client.
+            Ending::Left => None,
+        };
+        let request = self.request.headers();
+        let stood_in =
+            failure.and_then(|failure| standing_in(&self.pending, failure, request, self.leave));
+        if let Some(response) = stood_in {
+            return Waited::Answered(Box::new(response));
+        }
+        self.failures += 1;
+        if self.failures < 2 {
+            return Waited::Again;
+        }
+        let (cache, mark) = (&self.pending.cache, self.pending.mark);
+        cache.marks().set(Mark::Failing, mark, cache.now());
+        Waited::Alone(Reason::InnerError)
     }
 
     /// Waits until a fill is over that started before a request that wants a newer one.

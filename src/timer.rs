@@ -50,6 +50,19 @@ pub(crate) async fn until<T>(deadline: Instant, future: impl Future<Output = T>)
     .await
 }
 
+/// The output of `future`, unless `end` comes before; then it is not polled any more.
+pub(crate) async fn unless<T>(
+    end: impl Future<Output = ()>,
+    future: impl Future<Output = T>,
+) -> Option<T> {
+    let (mut end, mut future) = (pin!(end), pin!(future));
+    poll_fn(|cx| match end.as_mut().poll(cx) {
+        Poll::Ready(()) => Poll::Ready(None),
+        Poll::Pending => future.as_mut().poll(cx).map(Some),
+    })
+    .await
+}
+
 /// A pause, where there is a clock; says whether there was.
 pub(crate) async fn pause(duration: Duration) -> bool {
     match timer(after(duration)) {

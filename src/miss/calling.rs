@@ -291,17 +291,19 @@ where
                 body
             }
             Judged::Refuse(reason) => {
-                if head.status.is_server_error() {
+                let ending = if head.status.is_server_error() {
                     cache.counters().refusal(reason);
+                    Ending::ServerError(head.status)
                 } else {
                     // That a client has it already says nothing about those who have not.
                     let is_said =
                         reason != Reason::Status || head.status != StatusCode::NOT_MODIFIED;
                     let lasts = is_said && pending.personal.is_none();
                     cache.refuse(reason, lasts.then_some(pending.mark));
-                }
+                    Ending::Refused(reason)
+                };
                 pending.forget(reason, head.status);
-                guard.end(Ending::Refused(reason), Vec::new());
+                guard.end(ending, Vec::new());
                 said.detail = Some(pending.alone.unwrap_or(reason));
                 ResponseBody::inner(body)
             }
