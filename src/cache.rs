@@ -375,11 +375,11 @@ impl Cache {
         if !self.is_enabled() {
             return;
         }
-        if entry.head.lifetime.is_fresh(self.now()) {
-            self.core.marks.lift(Mark::Uncacheable, place.mark);
-        }
+        let now = self.now();
+        let is_fresh = entry.head.lifetime.is_fresh(now);
+        self.core.marks.stored(place.mark, is_fresh, now);
         if entry.head.shareable {
-            self.core.marks.set(Mark::Shareable, place.mark, self.now());
+            self.core.marks.set(Mark::Shareable, place.mark, now);
         }
         if let Err(reason) = self.promote(&place.key, rule, &place.request, entry.clone()) {
             return self.refuse(reason, place.lasting_mark());

@@ -88,6 +88,7 @@ mod policy;
 mod query;
 #[cfg(feature = "redis")]
 mod redis;
+mod refreshing;
 mod router;
 mod searches;
 mod selector;

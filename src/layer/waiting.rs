@@ -12,7 +12,8 @@ impl ResponseCacheLayer {
     /// Applies to responses without a `stale-while-revalidate` of their own ([RFC 5861, section
     /// 3](https://www.rfc-editor.org/rfc/rfc5861#section-3)). Default: zero, so that the first who asks
     /// waits. Not where the response forbids it: `must-revalidate`, `proxy-revalidate`, `no-cache`, or
-    /// `s-maxage`, which means the same.
+    /// `s-maxage`, which means the same. When that fails it is not tried again for a second, then for 2,
+    /// 4, up to 60, until it succeeds; what is stale is served meanwhile, but no longer than this.
     ///
     /// ```
     /// use std::time::Duration;

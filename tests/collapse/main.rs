@@ -5,6 +5,7 @@ mod support;
 
 mod failures;
 mod joining;
+mod refreshing;
 mod stale;
 mod starting;
 mod time;
