@@ -86,6 +86,7 @@ mod pending;
 mod personal;
 mod policy;
 mod query;
+mod random;
 #[cfg(feature = "redis")]
 mod redis;
 mod refreshing;

@@ -191,7 +191,9 @@ impl Asked<'_> {
                 ttl = shared.head.lifetime.ttl(cache.now());
                 let origin = guard.flight().origin();
                 let updated = with_tag_of(&stored.head, &shared.head, &mut head.headers);
-                let entry = Arc::new(Entry::new(updated, stored.body.clone(), origin));
+                let cost = cache.now().saturating_sub(started.at);
+                let entry = Entry::new(updated, stored.body.clone(), origin).with_cost(cost);
+                let entry = Arc::new(entry);
                 let (rule, unfit, mark) = (shared.rule.clone(), shared.unfit, pending.mark);
                 let key = pending.key_of(&head.headers);
                 pending.make_way(&key);
@@ -315,7 +317,8 @@ pub(crate) fn hear_head<B>(
         Judged::Share(..) | Judged::Refuse(_) => return pending.remove(stored),
     };
     let updated = with_tag_of(&stored.head, &shared.head, &mut head.headers);
-    let entry = Arc::new(Entry::new(updated, stored.body.clone(), origin));
+    let entry = Entry::new(updated, stored.body.clone(), origin).with_cost(stored.cost);
+    let entry = Arc::new(entry);
     let place = placement(pending, pending.key_of(&head.headers), request.clone());
     cache.store(&place, &shared.rule, entry);
 }

@@ -53,6 +53,37 @@ impl ResponseCacheLayer {
         self.with(|settings| settings.storing.jitter = part)
     }
 
+    /// How eagerly a response is refreshed before it becomes stale, so that nobody ever waits for it and
+    /// no crowd meets at its end.
+    ///
+    /// Default: 0, off. 1 is the optimum of [XFetch]: a request that finds a response fresh refreshes it in
+    /// the background, once for all who ask, with a chance of `e^(-left / (eagerness * cost))`, where
+    /// `left` is for how long it is fresh still, and `cost` how long the handler took to make it, body
+    /// included. With a cost of one second and a thousand requests a second that is about seven seconds
+    /// before its end; what is asked for seldom becomes stale as without it. Greater numbers refresh
+    /// earlier. What is not between 0 and 100 counts as the nearer of them.
+    ///
+    /// A response that another process stored in Redis has no cost that is known here: the process that
+    /// made it refreshes it. Not with `detach(false)`. One that fails leaves what is stored, and is tried again
+    /// as with [`stale_while_revalidate`](Self::stale_while_revalidate).
+    ///
+    /// ```
+    /// use tower_response_cache::{Cache, ResponseCacheLayer};
+    ///
+    /// let layer = ResponseCacheLayer::new(Cache::in_memory()).refresh_ahead(1.0);
+    /// assert!(format!("{layer:?}").contains("refresh_ahead: 1.0"));
+    /// ```
+    ///
+    /// [XFetch]: https://www.vldb.org/pvldb/vol8/p886-vattani.pdf
+    pub fn refresh_ahead(self, eagerness: f64) -> Self {
+        let eagerness = if eagerness.is_nan() {
+            0.0
+        } else {
+            eagerness.clamp(0.0, 100.0)
+        };
+        self.with(|settings| settings.refresh_ahead = eagerness)
+    }
+
     /// Whether a fill goes on when the client that started it has left.
     ///
     /// Default: `true`, so that a disconnect never costs a second handler call. With `false` the

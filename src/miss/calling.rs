@@ -138,6 +138,8 @@ where
                     request: headers,
                     started: Started {
                         wall: cache.clock().wall(),
+                        // What it costs to make it anew is what it cost.
+                        at: cache.now().saturating_sub(stored.cost),
                         deadline,
                     },
                     leave,
@@ -173,6 +175,7 @@ where
         pass_deadline(request.extensions_mut(), pending.remote_until);
         let started = Started {
             wall: cache.clock().wall(),
+            at: cache.now(),
             deadline,
         };
         let mut call = pin!(Oneshot::new(inner, request));
@@ -267,6 +270,7 @@ where
                         && !head.headers.contains_key(ETAG)
                         && !settings.strip_fields.contains(&ETAG),
                     max_body_size: longest_body(&settings, &cache),
+                    began: started.at,
                     deadline: started.deadline,
                     detach: settings.detach,
                 };
