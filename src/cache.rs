@@ -423,11 +423,11 @@ impl Cache {
         if !self.is_enabled() {
             return;
         }
-        if entry.is_fresh(&self.core.log, self.now()) {
-            self.core.marks.lift(Mark::Uncacheable, place.mark);
-        }
+        let now = self.now();
+        let is_fresh = entry.is_fresh(&self.core.log, now);
+        self.core.marks.stored(place.mark, is_fresh, now);
         if entry.head.shareable {
-            self.core.marks.set(Mark::Shareable, place.mark, self.now());
+            self.core.marks.set(Mark::Shareable, place.mark, now);
         }
         if let Err(reason) = self.promote(&place.key, rule, &place.request, entry.clone()) {
             return self.refuse(reason, place.lasting_mark());

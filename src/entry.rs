@@ -199,6 +199,10 @@ pub(crate) struct Entry {
     memory_until: AtomicU64,
     /// The number of the last answer of the remote store about it; 0 before the first.
     asked: AtomicU64,
+    /// How long its fill took; 0 where that is not known, as for what the remote store had.
+    pub(crate) cost: Millis,
+    /// From when on it may be refreshed ahead of its end.
+    ahead_from: AtomicU64,
 }
 
 impl Entry {
@@ -213,7 +217,29 @@ impl Entry {
             stale_since: AtomicU64::new(NEVER),
             memory_until: AtomicU64::new(Millis::MAX),
             asked: AtomicU64::new(0),
+            cost: 0,
+            ahead_from: AtomicU64::new(0),
         }
+    }
+
+    /// The same, where its fill took so long.
+    pub(crate) fn with_cost(self, cost: Millis) -> Self {
+        Self { cost, ..self }
+    }
+
+    /// Whether it may be refreshed ahead of its end; if so, nobody else tries for a second.
+    pub(crate) fn try_ahead(&self, now: Millis) -> bool {
+        const PAUSE: Millis = 1_000;
+        let from = self.ahead_from.load(Ordering::Relaxed);
+        let is_first = |from| {
+            let next = now.saturating_add(PAUSE);
+            let relaxed = Ordering::Relaxed;
+            let swapped = self
+                .ahead_from
+                .compare_exchange(from, next, relaxed, relaxed);
+            swapped.is_ok()
+        };
+        now >= from && is_first(from)
     }
 
     /// Lets memory answer with it until then; after that the remote store is asked first.

@@ -21,7 +21,7 @@ use tokio::{runtime::Handle, time::Instant};
 use crate::{
     body::{Handover, ResponseBody, Rest},
     cache::{Cache, Placement},
-    entry::{Entry, StoredHead},
+    entry::{Entry, Millis, StoredHead},
     flight::{Ending, Guard, Shared},
     headers::weak_tag,
     status::Reason,
@@ -45,6 +45,8 @@ pub(crate) struct Job {
     /// The response gets a weak entity tag if it has none.
     pub(crate) is_tagged: bool,
     pub(crate) max_body_size: u64,
+    /// When the inner service was called, on the cache's clock.
+    pub(crate) began: Millis,
     pub(crate) deadline: Instant,
     /// Whether the body is read on when nobody reads it any more.
     pub(crate) detach: bool,
@@ -57,7 +59,9 @@ impl Job {
             true => tagged(&self.shared.head, &body),
             false => self.shared.head.clone(),
         };
-        let entry = Arc::new(Entry::new(head, body, guard.flight().origin()));
+        let cost = self.cache.now().saturating_sub(self.began);
+        let entry = Entry::new(head, body, guard.flight().origin()).with_cost(cost);
+        let entry = Arc::new(entry);
         if self.is_stored {
             self.cache
                 .store(&self.place, &self.shared.rule, entry.clone());

@@ -14,6 +14,7 @@ use crate::{
     key::MAX_KEY,
     pending::Pending,
     policy::{self, CachePolicy, Decision, Plan, RequestFacts, Tagged},
+    random,
     settings::Settings,
     status::Reason,
 };
@@ -22,6 +23,8 @@ use crate::{
 #[derive(Clone, Copy)]
 pub(crate) struct Started {
     pub(crate) wall: SystemTime,
+    /// The same on the cache's clock.
+    pub(crate) at: Millis,
     /// Later than this nothing is stored or shared.
     pub(crate) deadline: Instant,
 }
@@ -190,14 +193,10 @@ fn to_store(
 
 /// By how much a lifetime is shortened, so that what was stored together does not end together.
 fn jitter(freshness: Millis, part: f64) -> Millis {
-    use std::hash::{BuildHasher, RandomState};
     if part <= 0.0 {
         return 0;
     }
-    // The keys of each state differ; 53 bits are all that a fraction holds.
-    let random = RandomState::new().hash_one(freshness) >> 11;
-    let fraction = random as f64 / (1_u64 << 53) as f64;
-    (freshness as f64 * part * fraction) as Millis
+    (freshness as f64 * part * random::fraction()) as Millis
 }
 
 #[cfg(test)]

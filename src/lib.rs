@@ -88,8 +88,10 @@ mod pending;
 mod personal;
 mod policy;
 mod query;
+mod random;
 #[cfg(feature = "redis")]
 mod redis;
+mod refreshing;
 mod router;
 mod searches;
 mod selector;

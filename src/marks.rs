@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use crate::{entry::Millis, invalidation::PrehashedBuilder};
@@ -20,7 +20,7 @@ pub(crate) enum Mark {
     Uncacheable,
     /// Its fills failed in a row.
     Failing,
-    /// It could not be refreshed just now: what is stale is served without another try.
+    /// It could not be refreshed just now: what is stored is served without another try.
     NotRefreshed,
     /// Its responses are explicitly shareable: requests with cookies may wait for one.
     Shareable,
@@ -39,9 +39,26 @@ impl Mark {
     }
 }
 
+/// The longest pause between two tries to refresh, in milliseconds.
+const LONGEST_PAUSE: Millis = 60_000;
+
+/// How long nobody tries again after so many failures in a row: 1 s, 2 s, 4 s, and so on.
+fn pause_after(failures: u8) -> Millis {
+    let doubled = u32::from(failures.saturating_sub(1)).min(16);
+    (Mark::NotRefreshed.life() << doubled).min(LONGEST_PAUSE)
+}
+
+/// What is remembered, and until when.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    until: Millis,
+    /// How often a refresh failed in a row; for [`Mark::NotRefreshed`].
+    failures: u8,
+}
+
 /// The marks of one cache.
 #[derive(Debug, Default)]
-pub(crate) struct Marks(Mutex<HashMap<u64, Millis, PrehashedBuilder>>);
+pub(crate) struct Marks(Mutex<HashMap<u64, Known, PrehashedBuilder>>);
 
 /// One table for all marks: each kind moves the hash to a place of its own.
 fn place(mark: Mark, key: u64) -> u64 {
@@ -49,25 +66,64 @@ fn place(mark: Mark, key: u64) -> u64 {
 }
 
 impl Marks {
+    fn table(&self) -> MutexGuard<'_, HashMap<u64, Known, PrehashedBuilder>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn set(&self, mark: Mark, key: u64, now: Millis) {
-        let mut marks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if marks.len() >= MAX_MARKS {
-            marks.clear();
-        }
-        marks.insert(place(mark, key), now + mark.life());
+        let known = Known {
+            until: now + mark.life(),
+            failures: 0,
+        };
+        insert(&mut self.table(), place(mark, key), known);
     }
 
     pub(crate) fn is_set(&self, mark: Mark, key: u64, now: Millis) -> bool {
-        let marks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let marks = self.table();
         marks
             .get(&place(mark, key))
-            .is_some_and(|until| now < *until)
+            .is_some_and(|known| now < known.until)
     }
 
-    pub(crate) fn lift(&self, mark: Mark, key: u64) {
-        let mut marks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        marks.remove(&place(mark, key));
+    /// A refresh begins: should it fail, nobody tries again for a while, which grows with each
+    /// failure until something is [`stored`](Self::stored).
+    pub(crate) fn refresh_begins(&self, key: u64, now: Millis) {
+        let place = place(Mark::NotRefreshed, key);
+        let mut marks = self.table();
+        let before = marks.get(&place).map_or(0, |known| known.failures);
+        let failures = before.saturating_add(1);
+        let until = now + pause_after(failures);
+        insert(&mut marks, place, Known { until, failures });
     }
+
+    /// A refresh has failed: the pause counts from now.
+    pub(crate) fn refresh_failed(&self, key: u64, now: Millis) {
+        if let Some(known) = self.table().get_mut(&place(Mark::NotRefreshed, key)) {
+            known.until = now + pause_after(known.failures);
+        }
+    }
+
+    /// A response was stored. Where that is stale from the start, it is refreshed once a second at
+    /// the most.
+    pub(crate) fn stored(&self, key: u64, is_fresh: bool, now: Millis) {
+        let refreshed = place(Mark::NotRefreshed, key);
+        let mut marks = self.table();
+        if is_fresh {
+            marks.remove(&refreshed);
+            marks.remove(&place(Mark::Uncacheable, key));
+        } else if let Some(known) = marks.get_mut(&refreshed) {
+            known.until = now + Mark::NotRefreshed.life();
+            known.failures = 0;
+        }
+    }
+}
+
+/// A new mark takes the room of all others where there is none left.
+fn insert(marks: &mut HashMap<u64, Known, PrehashedBuilder>, place: u64, known: Known) {
+    if marks.len() >= MAX_MARKS && !marks.contains_key(&place) {
+        marks.clear();
+    }
+    marks.insert(place, known);
 }
 
 #[cfg(test)]
@@ -82,8 +138,53 @@ mod tests {
         assert!(!marks.is_set(Mark::Failing, 7, 1_100));
         assert!(!marks.is_set(Mark::Uncacheable, 7, 100));
         assert!(!marks.is_set(Mark::Failing, 8, 100));
-        marks.lift(Mark::Failing, 7);
-        assert!(!marks.is_set(Mark::Failing, 7, 100));
+    }
+
+    #[test]
+    fn what_is_stored_fresh_is_not_uncacheable() {
+        let marks = Marks::default();
+        marks.set(Mark::Uncacheable, 7, 0);
+        marks.stored(7, false, 0);
+        assert!(marks.is_set(Mark::Uncacheable, 7, 0));
+        marks.stored(7, true, 0);
+        assert!(!marks.is_set(Mark::Uncacheable, 7, 0));
+    }
+
+    #[test]
+    fn each_failed_refresh_doubles_the_pause_up_to_a_minute() {
+        let marks = Marks::default();
+        let is_set = |now| marks.is_set(Mark::NotRefreshed, 7, now);
+        let mut now = 0;
+        for pause in [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000] {
+            marks.refresh_begins(7, now);
+            assert!(is_set(now + pause - 1) && !is_set(now + pause), "{pause}");
+            // However long it takes, the pause is after it.
+            now += 500_000;
+            marks.refresh_failed(7, now);
+            assert!(is_set(now + pause - 1) && !is_set(now + pause), "{pause}");
+            now += pause;
+        }
+        for _ in 0..300 {
+            marks.refresh_begins(7, now);
+        }
+        assert!(is_set(now + 59_999) && !is_set(now + 60_000));
+        marks.stored(7, true, now);
+        assert!(!is_set(now));
+        marks.refresh_begins(7, now);
+        assert!(is_set(now + 999) && !is_set(now + 1_000), "from the start");
+    }
+
+    #[test]
+    fn what_is_stale_from_the_start_has_not_failed() {
+        let marks = Marks::default();
+        for now in [0, 1_000, 2_000] {
+            marks.refresh_begins(7, now);
+            marks.stored(7, false, now);
+            assert!(marks.is_set(Mark::NotRefreshed, 7, now + 999));
+            assert!(!marks.is_set(Mark::NotRefreshed, 7, now + 1_000));
+        }
+        marks.stored(8, false, 0);
+        assert!(!marks.is_set(Mark::NotRefreshed, 8, 0), "nobody refreshed");
     }
 
     #[test]
@@ -91,6 +192,7 @@ mod tests {
         let marks = Marks::default();
         for key in 0..3 * MAX_MARKS as u64 {
             marks.set(Mark::Uncacheable, key, 0);
+            marks.refresh_begins(key, 0);
         }
         assert!(marks.0.lock().unwrap().len() <= MAX_MARKS);
     }

@@ -195,6 +195,7 @@ where
         let headers = request.headers().clone();
         let started = Started {
             wall: pending.cache.clock().wall(),
+            at: pending.cache.now(),
             deadline: after(settings.fill_timeout),
         };
         let origin = pending.origin();
@@ -207,7 +208,9 @@ where
     }
 
     fn hit(&self, hit: Hit) -> Response<ResponseBody<ResBody>> {
-        self.pending.cache.counters().hit();
+        if !self.is_refresh {
+            self.pending.cache.counters().hit();
+        }
         let (mode, is_head) = (self.leave.mode, self.pending.is_head);
         let mut response = match self.pending.is_selective {
             false => hit.into_response(mode, is_head),

@@ -82,6 +82,8 @@ pub(crate) struct Pending {
     /// Whether any stale response stands in where the inner service cannot be reached (§4.2.4).
     is_standard: bool,
     pub(crate) otherwise: Otherwise,
+    /// What is stored is fresh, and obtained anew all the same.
+    pub(crate) is_ahead: bool,
 }
 
 /// What memory has for a request that it cannot answer.
@@ -175,6 +177,7 @@ impl Pending {
             search: lookup.search.clone(),
             is_standard: !settings.storing.is_careful(),
             otherwise: Otherwise::Fill,
+            is_ahead: false,
         }
     }
 
@@ -297,8 +300,15 @@ impl Pending {
         let is_usable = reuse(&lifetime, staleness, &self.demands, now) == Reuse::Fresh
             && self.is_known(&entry, now)
             && may_answer(&entry.head, self.personal)
-            && (!self.no_cache || entry.origin.fill > self.arrived);
+            && (!self.no_cache || entry.origin.fill > self.arrived)
+            && !(self.is_ahead && self.is_stored(&entry));
         is_usable.then_some(Hit { entry, now })
+    }
+
+    /// Whether it is what was stored when the request came.
+    fn is_stored(&self, entry: &Arc<Entry>) -> bool {
+        let is_it = |stored: &Arc<Entry>| Arc::ptr_eq(stored, entry);
+        self.stored.as_ref().is_some_and(is_it)
     }
 
     /// Whether the request itself accepts what is stale (§5.2.1.2).
@@ -363,6 +373,7 @@ impl Pending {
     fn wants_fetch(&self) -> bool {
         self.path.is_some()
             && !self.no_cache
+            && !self.is_ahead
             && self.alone.is_none()
             && self.remote_until.is_some_and(|end| Instant::now() < end)
     }
@@ -394,7 +405,11 @@ impl Pending {
         // Whoever came before now may rely on it.
         let number = self.cache.next_fill();
         match (looked, &self.local) {
-            (Looked::Found(entry, rule), _) => {
+            (Looked::Found(mut entry, rule), _) => {
+                // What is the same as before has cost the same.
+                if let Some(due) = self.due().filter(|due| due.body == entry.body) {
+                    entry.cost = due.cost;
+                }
                 entry.set_asked(number);
                 let entry = Arc::new(entry);
                 let memory = self.cache.promote(&self.key, &rule, request, entry.clone());

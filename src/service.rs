@@ -29,7 +29,8 @@ use crate::{
     miss::Miss,
     nesting::{depth, pass, stamp},
     pending::{Known, Otherwise, Pending},
-    policy::{Reuse, is_for_origin},
+    policy::{Reuse, is_ahead, is_for_origin},
+    random,
     settings::Settings,
     status::{Forward, Reason},
     store::memory::Found,
@@ -215,6 +216,18 @@ impl<S> ResponseCache<S> {
                 }
                 ResponseFuture::ready(response)
             }
+            Step::Ahead(hit, pending) => {
+                settings.cache.counters().hit();
+                settings.streaks.looked_up(head);
+                let mode = settings.status_headers;
+                let mut response = match pending.is_selective {
+                    false => hit.into_response(mode, false),
+                    true => hit.into_selected(mode, false, head.headers),
+                };
+                stamp(response.extensions_mut(), leave.stamp);
+                self.refresh(request, pending, leave);
+                ResponseFuture::ready(response)
+            }
             Step::Unsatisfied => {
                 settings.cache.counters().miss();
                 let mut response = only_if_cached(settings.status_headers);
@@ -241,6 +254,8 @@ enum Step {
     Serve(Hit, bool, bool),
     /// With what is stale; a newer one is obtained meanwhile, if that is how it is to be filled.
     Stale(Hit, Box<Pending>),
+    /// With what is fresh still, while a newer one is obtained.
+    Ahead(Hit, Box<Pending>),
     /// `only-if-cached`, and nothing is.
     Unsatisfied,
     Work(Box<Pending>),
@@ -285,6 +300,9 @@ impl<S> ResponseCache<S> {
                     match standing {
                         Standing::Good => {
                             let hit = Hit { entry, now };
+                            if settings.refresh_ahead > 0.0 {
+                                return self.serve_and_look_ahead(head, &lookup, hit);
+                            }
                             return Step::Serve(hit, lookup.is_head, lookup.is_selective());
                         }
                         Standing::Ask => {
@@ -334,6 +352,45 @@ impl<S> ResponseCache<S> {
         self.miss(head, &lookup, found, forward, known)
     }
 
+    /// An answer that is fresh, and a refresh of it if it is near its end.
+    #[inline(never)]
+    fn serve_and_look_ahead(&self, head: HeadRef<'_>, lookup: &Lookup<'_>, hit: Hit) -> Step {
+        let settings = &*self.settings;
+        let Hit { entry, now } = &hit;
+        let lifetime = &entry.head.lifetime;
+        let left = lifetime.freshness.saturating_sub(lifetime.age(*now));
+        let may_refresh = !lookup.is_head
+            && !lookup.directives.only_if_cached
+            && is_ahead(left, entry.cost, settings.refresh_ahead, random::fraction)
+            && entry.try_ahead(*now)
+            && self.can_refresh();
+        let serve = |hit| Step::Serve(hit, lookup.is_head, lookup.is_selective());
+        if !may_refresh {
+            return serve(hit);
+        }
+        let memory = settings.cache.memory();
+        let rule = memory.rule(&lookup.key.bytes, lookup.key.hash);
+        let known = Known {
+            stored: Some(entry.clone()),
+            hint: Some(entry.clone()),
+            local: None,
+        };
+        let mut pending = Pending::new(settings, head, lookup, rule, Forward::Stale, known);
+        if pending.is_answered_further_in() {
+            return serve(hit);
+        }
+        pending.is_ahead = true;
+        Step::Ahead(hit, Box::new(pending))
+    }
+
+    /// Whether anything can be obtained in the background.
+    fn can_refresh(&self) -> bool {
+        let settings = &*self.settings;
+        settings.detach
+            && !settings.cache.is_closed()
+            && tokio::runtime::Handle::try_current().is_ok()
+    }
+
     /// An answer that is stale, and what is to be done about that (RFC 5861, 3); nothing where it
     /// would have to be refreshed and cannot be.
     #[cold]
@@ -358,10 +415,7 @@ impl<S> ResponseCache<S> {
         if hit.entry.is_gone() || pending.is_answered_further_in() {
             return None;
         }
-        let is_able = settings.detach
-            && !settings.cache.is_closed()
-            && tokio::runtime::Handle::try_current().is_ok();
-        if refreshed && !is_able {
+        if refreshed && !self.can_refresh() {
             return None;
         }
         let is_refreshed = refreshed && !lookup.is_head && !lookup.directives.only_if_cached;

@@ -190,7 +190,9 @@ impl Asked<'_> {
                 ttl = shared.head.lifetime.ttl(cache.now());
                 let origin = guard.flight().origin().read_at(shared.read_at);
                 let updated = with_tag_of(&stored.head, &shared.head, &mut head.headers);
-                let entry = Arc::new(Entry::new(updated, stored.body.clone(), origin));
+                let cost = cache.now().saturating_sub(started.at);
+                let entry = Entry::new(updated, stored.body.clone(), origin).with_cost(cost);
+                let entry = Arc::new(entry);
                 let (rule, unfit, mark) = (shared.rule.clone(), shared.unfit, pending.mark);
                 let key = pending.key_of(&head.headers);
                 pending.make_way(&key);
@@ -320,7 +322,8 @@ pub(crate) fn hear_head<B>(
     };
     let updated = with_tag_of(&stored.head, &shared.head, &mut head.headers);
     let origin = origin.read_at(shared.read_at);
-    let entry = Arc::new(Entry::new(updated, stored.body.clone(), origin));
+    let entry = Entry::new(updated, stored.body.clone(), origin).with_cost(stored.cost);
+    let entry = Arc::new(entry);
     let place = placement(pending, pending.key_of(&head.headers), request.clone());
     cache.store(&place, &shared.rule, entry);
 }

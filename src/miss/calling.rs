@@ -14,7 +14,7 @@ use tower_service::Service;
 use super::Miss;
 use crate::{
     admission::reduced,
-    answer::judged,
+    answer::{judged, only_if_cached},
     body::ResponseBody,
     cache::Placement,
     fill::{Filled, Job, fill_body},
@@ -26,8 +26,8 @@ use crate::{
     marks::Mark,
     nesting::{is_stamped, pass, pass_deadline, stamp},
     policy::{Failure, ask, take_conditions},
+    refreshing::Refreshing,
     status::Reason,
-    store::memory::Found,
     timer::{after, until},
     validate::{Asked, confirmed_once, standing_in, unshared, version},
 };
@@ -47,16 +47,8 @@ where
         for name in [RANGE, IF_RANGE, IF_MATCH, IF_UNMODIFIED_SINCE] {
             self.request.headers_mut().remove(name);
         }
-        let (cache, mark) = (self.pending.cache.clone(), self.pending.mark);
-        let key = self.pending.key.clone();
-        let headers = self.request.headers().clone();
-        let end = after(self.settings.fill_timeout);
-        let _answer = until(end, self.lead(guard)).await;
-        let found = cache.memory().find(&key.bytes, key.hash, &headers);
-        if matches!(found, Found::Entry(entry) if !entry.is_fresh(cache.log(), cache.now())) {
-            // Whatever it was: not again at once.
-            cache.marks().set(Mark::NotRefreshed, mark, cache.now());
-        }
+        let _refreshing = Refreshing::new(&self.pending, self.request.headers());
+        let _answer = self.lead(guard).await;
     }
 
     /// The first of its key: fills, and the others wait.
@@ -147,6 +139,8 @@ where
                     request: headers,
                     started: Started {
                         wall: cache.clock().wall(),
+                        // What it costs to make it anew is what it cost.
+                        at: cache.now().saturating_sub(stored.cost),
                         deadline,
                     },
                     leave,
@@ -182,15 +176,24 @@ where
         pass_deadline(request.extensions_mut(), pending.remote_until);
         let started = Started {
             wall: cache.clock().wall(),
+            at: cache.now(),
             deadline,
         };
         let mut call = pin!(Oneshot::new(inner, request));
-        let called = match until(deadline, call.as_mut()).await {
+        let called = until(deadline, call.as_mut()).await;
+        if is_refresh {
+            // Before those who wait are woken, and ask again. What is stored lifts it.
+            cache.marks().refresh_failed(pending.mark, cache.now());
+        }
+        let called = match called {
             Some(called) => called,
             None => {
                 // It runs on for its client alone; should that leave, it is dropped.
                 lead.set(None);
                 guard.expire();
+                if is_refresh {
+                    return Ok(only_if_cached(leave.mode));
+                }
                 if let Some(response) = stand_in(Failure::Slow) {
                     return Ok(response);
                 }
@@ -221,7 +224,13 @@ where
             return Ok(judged(response));
         }
         if head.status.is_server_error() {
-            if let Some(response) = stand_in(Failure::Status(head.status)) {
+            let failure = Failure::Status(head.status);
+            if is_refresh && pending.stand_in(failure).is_some() {
+                // Not for a refresh, but for those who wait for it.
+                guard.end(Ending::ServerError(head.status), Vec::new());
+                return Ok(Response::from_parts(head, ResponseBody::inner(body)));
+            }
+            if let Some(response) = stand_in(failure) {
                 guard.end(Ending::ServerError(head.status), Vec::new());
                 return Ok(response);
             }
@@ -266,6 +275,7 @@ where
                         && !head.headers.contains_key(ETAG)
                         && !settings.strip_fields.contains(&ETAG),
                     max_body_size: longest_body(&settings, &cache),
+                    began: started.at,
                     deadline: started.deadline,
                     detach: settings.detach,
                 };

@@ -52,6 +52,7 @@
 //!   (R) and where the inner service cannot be reached (§4.2.4).
 //! - `must-revalidate`, `proxy-revalidate`, `no-cache` forbid all of that; `s-maxage` what the response
 //!   does not say itself (§5.2.2).
+//! - Ahead of its end (`ahead.rs`): by chance, by what is left and what the fill cost.
 //!
 //! **Targeted fields, groups, `No-Vary-Search`** (`targeted.rs`, `groups.rs`, `search.rs`)
 //! - They are structured fields: one bad member, and the field is not there.
@@ -97,6 +98,7 @@
 //! - So it does with the URIs in `Location` and `Content-Location` that have the same origin; schemes are
 //!   compared where both are known, several values of one field say nothing (§4.4; RFC 3986, 5).
 
+mod ahead;
 mod dates;
 mod directives;
 mod facts;
@@ -120,6 +122,7 @@ pub(crate) mod testing;
 mod validation;
 mod vary;
 
+pub(crate) use ahead::is_ahead;
 pub(crate) use directives::RequestDirectives;
 pub(crate) use facts::{Preset, RequestFacts, StoringSettings};
 pub(crate) use groups::cache_group_invalidation;

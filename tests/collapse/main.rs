@@ -3,8 +3,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod ahead;
 mod failures;
 mod joining;
+mod refreshing;
 mod stale;
 mod starting;
 mod time;
