@@ -1,18 +1,20 @@
 //! What the store holds: a response with everything that decides over its reuse, digested when
 //! it was stored, so that a hit parses nothing.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, Version};
 
-use crate::{invalidation::Log, selector::Target, store::codec::Mark};
+use crate::{
+    invalidation::Log,
+    selector::Target,
+    store::codec::Mark,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 /// Milliseconds on the cache's clock.
 pub(crate) type Millis = u64;

@@ -12,10 +12,6 @@ use std::{
     collections::HashMap,
     fmt,
     hash::{Hash, Hasher},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering},
-    },
     task::{Context, Poll, Waker},
     time::Instant,
 };
@@ -30,6 +26,10 @@ use crate::{
     key::Key,
     policy::{Encoded, VaryRule},
     status::Reason,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 /// How many may wait for one flight; more go alone.

@@ -12,13 +12,15 @@
 use std::{
     collections::{HashMap, VecDeque},
     hash::{BuildHasherDefault, Hasher},
+};
+
+use crate::{
+    selector::{Kind, Selector, Target},
     sync::{
         PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
 };
-
-use crate::selector::{Kind, Selector, Target};
 
 /// How many records are kept before the oldest leave.
 const MAX_RECORDS: usize = 100_000;

@@ -98,6 +98,7 @@ mod stats;
 mod status;
 mod store;
 mod streaks;
+mod sync;
 mod timer;
 mod unsafe_method;
 mod validate;
