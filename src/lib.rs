@@ -67,6 +67,8 @@ mod builder;
 mod cache;
 mod clock;
 mod content;
+#[cfg(all(test, shuttle))]
+mod cores;
 mod entry;
 mod error;
 mod fill;
