@@ -23,7 +23,7 @@ use crate::{
 /// So many schedules of each kind; `SHUTTLE_SCHEDULES` says another number.
 fn schedules() -> usize {
     let text = std::env::var("SHUTTLE_SCHEDULES");
-    text.map_or(2_000, |text| text.parse().expect("a number"))
+    text.map_or(500, |text| text.parse().expect("a number"))
 }
 
 /// Runs a program through schedules at random, and by priorities that change at few points.

@@ -458,3 +458,35 @@ fn who_reads_a_body_hears_that_nobody_listens_any_more() {
         in_threads(&world, leave.into_iter().chain([lead]).collect());
     });
 }
+
+#[test]
+fn who_wants_a_newer_fill_waits_for_the_end_of_the_older_one() {
+    all_schedules(|| {
+        let world = World::new();
+        let guard = world.lead();
+        let old = guard.flight().origin().fill;
+        in_threads(
+            &world,
+            vec![
+                Box::new(move |world| {
+                    let end = ENDS[below(ENDS.len() as u64) as usize];
+                    world.fill(guard, end, below(2) == 0);
+                }),
+                Box::new(move |world| {
+                    loop {
+                        match world.join(&id(), old) {
+                            Joined::Behind(ticket) => {
+                                block_on(poll_fn(|cx| ticket.poll_end(cx)));
+                            }
+                            Joined::Lead(guard) => {
+                                assert!(guard.flight().origin().fill > old);
+                                return world.fill(guard, End::Complete, false);
+                            }
+                            other => panic!("only the old one is there: {other:?}"),
+                        }
+                    }
+                }),
+            ],
+        );
+    });
+}
