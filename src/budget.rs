@@ -1,6 +1,6 @@
 //! The room that bodies may take while they are read, over all flights together.
 
-use std::sync::{
+use crate::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
 };

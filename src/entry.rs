@@ -1,13 +1,7 @@
 //! What the store holds: a response with everything that decides over its reuse, digested when
 //! it was stored, so that a hit parses nothing.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, Version};
@@ -15,6 +9,10 @@ use http::{HeaderMap, StatusCode, Version};
 use crate::{
     invalidation::{Log, Names, Verdict},
     store::codec::Mark,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     target::Subject,
 };
 

@@ -12,10 +12,6 @@ use std::{
     collections::HashMap,
     fmt,
     hash::{Hash, Hasher},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering},
-    },
     task::{Context, Poll, Waker},
     time::Instant,
 };
@@ -30,6 +26,10 @@ use crate::{
     key::Key,
     policy::{Encoded, VaryRule},
     status::Reason,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 /// How many may wait for one flight; more go alone.
@@ -425,12 +425,13 @@ impl Guard {
 
     /// More of the body, and its end; the entry is in the store already.
     pub(crate) fn complete(mut self, shared: Arc<Shared>, entry: Arc<Entry>, last: Vec<Bytes>) {
+        self.is_over = true;
+        // Out of the table first, here too: who wants a newer one is woken and asks again.
+        self.leave();
         self.flight.change(|state| {
             state.frames.extend(last);
             state.phase = Phase::Complete(shared, entry);
         });
-        self.is_over = true;
-        self.leave();
     }
 
     /// Nothing to share; in the middle of a body, `last` still belongs to what was read.

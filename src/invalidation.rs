@@ -15,15 +15,15 @@
 use std::{
     collections::{HashMap, VecDeque},
     hash::{BuildHasherDefault, Hasher},
-    sync::{
-        PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
-    },
 };
 
 use crate::{
     pattern::Pattern,
     selector::{Kind, Selector},
+    sync::{
+        PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
     target::{Space, Subject, Target},
 };
 

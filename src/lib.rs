@@ -67,6 +67,8 @@ mod builder;
 mod cache;
 mod clock;
 mod content;
+#[cfg(all(test, shuttle))]
+mod cores;
 mod entry;
 mod error;
 mod fill;
@@ -102,6 +104,7 @@ mod stats;
 mod status;
 mod store;
 mod streaks;
+mod sync;
 mod target;
 mod timer;
 mod unsafe_method;
