@@ -249,6 +249,12 @@ fn bytes_of_decoding(size: usize) -> f64 {
     (ALLOCATOR.stats().bytes_allocated - before) as f64
 }
 
+/// How many thousand calls are counted, for a profiler that samples.
+fn rounds() -> usize {
+    let rounds = std::env::var("ROUNDS").ok();
+    rounds.and_then(|rounds| rounds.parse().ok()).unwrap_or(1)
+}
+
 #[inline(never)]
 fn one_hit<S>(service: &mut S, request: Request<Empty<Bytes>>) -> S::Response
 where
@@ -278,9 +284,7 @@ fn main() -> ExitCode {
     if std::env::args().any(|argument| argument == "--count-hits") {
         // For `valgrind --tool=callgrind --toggle-collect='*one_hit*'`.
         let mut service = layer.layer(plain(1024));
-        for _ in 0..std::env::var("ROUNDS").map_or(1, |rounds| rounds.parse().unwrap_or(1)) {
-            count_hits(&mut service, 1000);
-        }
+        count_hits(&mut service, 1000 * rounds());
         return ExitCode::SUCCESS;
     }
     #[cfg(feature = "redis")]
@@ -293,7 +297,7 @@ fn main() -> ExitCode {
     }
     if std::env::args().any(|argument| argument == "--count-misses") {
         let mut service = layer.layer(plain(1024));
-        for call in 0..1000 {
+        for call in 0..1000 * rounds() {
             let mut request = request("/", None);
             *request.uri_mut() = format!("/miss/{call}").parse().expect("a path");
             drop(black_box(one_hit(&mut service, request)));

@@ -519,6 +519,19 @@ mod tests {
             (Some("https"), "[::1]:8443", "[::1]:8443"),
         ] {
             assert_eq!(normal_authority(scheme, given), expected);
+            let host = host_part(scheme, given.as_bytes());
+            assert_eq!(host.as_deref(), Some(expected.as_bytes()), "{given}");
         }
+    }
+
+    #[test]
+    fn a_host_is_text() {
+        let host = |host: &'static [u8]| host_part(None, host);
+        assert_eq!(host(b"plain").as_deref(), Some(&b"plain"[..]));
+        assert_eq!(
+            host(b"B\xc3\xbccher").as_deref(),
+            Some(&b"b\xc3\xbccher"[..])
+        );
+        assert_eq!(host(b"b\xfccher"), None);
     }
 }
