@@ -15,7 +15,7 @@ use http_body::Body;
 
 use crate::{
     head::HeadRef,
-    key::{FieldParts, KeyParts, MAX_KEY, WrittenKey, normal_authority},
+    key::{FieldParts, KeyParts, MAX_KEY, WrittenKey, authority_part, host_part},
     personal::{Field, meaning},
     policy::RequestDirectives,
     searches::Search,
@@ -109,8 +109,10 @@ impl Lookup<'_> {
     /// What invalidations of the resource are compared with.
     pub(crate) fn subject(&self, settings: &Settings) -> Subject {
         let parts = &self.parts;
+        let authority = parts.authority.as_deref();
+        let authority = authority.and_then(|authority| std::str::from_utf8(authority).ok());
         Subject::response(
-            (!settings.ignore_host).then_some(parts.authority.as_deref()),
+            (!settings.ignore_host).then_some(authority),
             parts.path,
             (settings.query.is_none() && self.search.is_none()).then_some(parts.query.as_deref()),
         )
@@ -320,15 +322,6 @@ fn has_body<B: Body>(head: HeadRef<'_>, seen: &Seen<'_>, body: &B) -> bool {
     !is_framed_by_fields && !is_empty() && !head.headers.contains_key(CONTENT_LENGTH)
 }
 
-/// The usual case first: to look for bytes above 0x7F takes longer.
-#[inline]
-fn text_of(value: &HeaderValue) -> Option<&str> {
-    match value.to_str() {
-        Ok(text) => Some(text),
-        Err(_) => std::str::from_utf8(value.as_bytes()).ok(),
-    }
-}
-
 fn key_parts<'a>(
     settings: &'a Settings,
     head: HeadRef<'a>,
@@ -337,15 +330,13 @@ fn key_parts<'a>(
 ) -> Result<(), Reason> {
     let uri = original_uri(head.extensions, head.uri);
     let scheme = uri.scheme_str();
-    let host = match host.map(text_of) {
-        Some(Some(host)) => Some(host),
-        Some(None) => return Err(Reason::HostConflict),
+    let host = match host {
+        Some(host) => Some(host_part(scheme, host.as_bytes()).ok_or(Reason::HostConflict)?),
         None => None,
     };
-    let host = host.map(|host| normal_authority(scheme, host));
     let authority = match uri.authority() {
         Some(authority) => {
-            let authority = normal_authority(scheme, authority.as_str());
+            let authority = authority_part(scheme, authority.as_str());
             // RFC 9112, 3.2.2: the absolute form wins, and who sends another Host is up to
             // something.
             if host.is_some_and(|host| host != authority) {

@@ -86,8 +86,8 @@ pub(crate) struct KeyParts<'a> {
     /// Of the key and admission settings of the layer; empty for the defaults.
     pub(crate) fingerprint: &'a str,
     pub(crate) scheme: Option<&'a str>,
-    /// `None` where the request names none, or `ignore_host` is set.
-    pub(crate) authority: Option<Cow<'a, str>>,
+    /// `None` where the request names none, or `ignore_host` is set. It is text.
+    pub(crate) authority: Option<Cow<'a, [u8]>>,
     pub(crate) path: &'a str,
     /// Reduced as the settings say. `/q` has none, `/q?` has an empty one.
     pub(crate) query: Option<Cow<'a, str>>,
@@ -124,7 +124,7 @@ impl KeyParts<'_> {
             write_part(out, Part::Scheme, scheme.as_bytes());
         }
         if let Some(authority) = &self.authority {
-            write_part(out, Part::Authority, authority.as_bytes());
+            write_part(out, Part::Authority, authority);
         }
         write_part(out, Part::Path, self.path.as_bytes());
         if let Some(query) = &self.query {
@@ -347,6 +347,25 @@ pub(crate) fn normal_authority<'a>(scheme: Option<&str>, authority: &'a str) -> 
     }
 }
 
+/// The same as bytes, for a key.
+pub(crate) fn authority_part<'a>(scheme: Option<&str>, authority: &'a str) -> Cow<'a, [u8]> {
+    match normal_authority(scheme, authority) {
+        Cow::Borrowed(authority) => Cow::Borrowed(authority.as_bytes()),
+        Cow::Owned(authority) => Cow::Owned(authority.into_bytes()),
+    }
+}
+
+/// The same for a `Host` that nobody has looked at; `None` if it is no text.
+pub(crate) fn host_part<'a>(scheme: Option<&str>, host: &'a [u8]) -> Option<Cow<'a, [u8]>> {
+    // Nearly every host is written as it is compared: one look at each byte says so.
+    let is_plain = |byte: &u8| byte.is_ascii() && !byte.is_ascii_uppercase();
+    if scheme.is_none() && host.iter().all(is_plain) {
+        return Some(Cow::Borrowed(host));
+    }
+    let host = std::str::from_utf8(host).ok()?;
+    Some(authority_part(scheme, host))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -355,7 +374,7 @@ mod tests {
         KeyParts {
             path,
             query: query.map(Cow::Borrowed),
-            authority: Some(Cow::Borrowed("example.com")),
+            authority: Some(Cow::Borrowed(b"example.com")),
             ..KeyParts::default()
         }
     }
@@ -424,7 +443,7 @@ mod tests {
     fn keys_that_look_alike_differ() {
         let lone = |key: KeyParts<'_>| key.write().to_key();
         let with_authority = |authority: &'static str, path: &'static str| KeyParts {
-            authority: Some(Cow::Borrowed(authority)),
+            authority: Some(Cow::Borrowed(authority.as_bytes())),
             path,
             ..KeyParts::default()
         };
@@ -500,6 +519,19 @@ mod tests {
             (Some("https"), "[::1]:8443", "[::1]:8443"),
         ] {
             assert_eq!(normal_authority(scheme, given), expected);
+            let host = host_part(scheme, given.as_bytes());
+            assert_eq!(host.as_deref(), Some(expected.as_bytes()), "{given}");
         }
+    }
+
+    #[test]
+    fn a_host_is_text() {
+        let host = |host: &'static [u8]| host_part(None, host);
+        assert_eq!(host(b"plain").as_deref(), Some(&b"plain"[..]));
+        assert_eq!(
+            host(b"B\xc3\xbccher").as_deref(),
+            Some(&b"b\xc3\xbccher"[..])
+        );
+        assert_eq!(host(b"b\xfccher"), None);
     }
 }

@@ -195,6 +195,7 @@ impl Credentials {
         }
     }
 
+    #[inline]
     pub(crate) fn adds(&self, name: &HeaderName) -> bool {
         !self.added.is_empty() && self.added.contains(name)
     }

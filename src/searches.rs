@@ -53,7 +53,7 @@ impl Search {
         let mut hasher = hasher();
         hasher.write_u64(layer);
         hasher.write_u64(u64::from(parts.depth));
-        hasher.write(parts.authority.as_deref().unwrap_or("").as_bytes());
+        hasher.write(parts.authority.as_deref().unwrap_or_default());
         hasher.write_u8(0);
         hasher.write(parts.path.as_bytes());
         Self {
@@ -118,7 +118,7 @@ mod tests {
     fn layers_hosts_and_paths_have_rules_of_their_own() {
         let place = |layer, authority: &'static str, path: &'static str, depth| {
             let parts = KeyParts {
-                authority: Some(authority.into()),
+                authority: Some(authority.as_bytes().into()),
                 path,
                 depth,
                 ..KeyParts::default()

@@ -133,7 +133,7 @@ impl<S> ResponseCache<S> {
     #[inline]
     fn answer<ReqBody, ResBody>(
         &self,
-        request: Request<ReqBody>,
+        mut request: Request<ReqBody>,
         content: Option<&Bytes>,
     ) -> ResponseFuture<S, ReqBody, ResBody>
     where
@@ -145,7 +145,6 @@ impl<S> ResponseCache<S> {
         ResBody::Data: Send,
         ResBody::Error: Send,
     {
-        let mut request = request;
         let settings = &self.settings;
         let depth = depth(request.extensions(), settings.cache.id());
         let leave = Leave {

@@ -14,7 +14,7 @@ use std::{
 };
 
 use crate::{
-    key::{FieldParts, Key, KeyParts, normal_authority},
+    key::{FieldParts, Key, KeyParts, authority_part},
     query::Query,
     target::Resource,
 };
@@ -152,7 +152,7 @@ impl Shapes {
                 let mut parts = KeyParts {
                     fingerprint: &shape.fingerprint,
                     scheme,
-                    authority: authority.map(|authority| normal_authority(scheme, authority)),
+                    authority: authority.map(|authority| authority_part(scheme, authority)),
                     path: resource.path(),
                     query: resource.query().and_then(reduced),
                     unseen: fields(manner),
@@ -210,7 +210,7 @@ mod tests {
             8,
             "two layers and two depths, one of them by scheme"
         );
-        let host = || Some(Cow::Borrowed("example.com"));
+        let host = || Some(Cow::Borrowed(&b"example.com"[..]));
         for expected in [
             KeyParts {
                 authority: host(),

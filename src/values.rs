@@ -87,6 +87,7 @@ fn interned_in(table: &Table, name: &HeaderName, value: &[u8]) -> Option<HeaderV
 /// Small numbers are written once; most ages and lifetimes are below an hour.
 const SMALL: usize = 3601;
 
+#[inline]
 pub(crate) fn age_value(seconds: u64) -> HeaderValue {
     static TABLE: [OnceLock<HeaderValue>; SMALL] = [const { OnceLock::new() }; SMALL];
     let write = || HeaderValue::from(seconds);
@@ -96,6 +97,7 @@ pub(crate) fn age_value(seconds: u64) -> HeaderValue {
     }
 }
 
+#[inline]
 pub(crate) fn hit_value(ttl: i64) -> HeaderValue {
     static TABLE: [OnceLock<HeaderValue>; SMALL] = [const { OnceLock::new() }; SMALL];
     let text = || format!("{NAME}; hit; ttl={ttl}");
