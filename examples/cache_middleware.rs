@@ -34,7 +34,7 @@ use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, Method, StatusCode, header, request::Parts};
+use axum::http::{HeaderName, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json, Router, routing::get};
@@ -44,7 +44,7 @@ use tower_http::compression::CompressionLayer;
 use tower_http::cors::CorsLayer;
 use tower_http::request_id::MakeRequestUuid;
 use tower_http::{ServiceBuilderExt, trace::TraceLayer};
-use tower_response_cache::{Cache, CachePolicy, ResponseCacheLayer, Selector};
+use tower_response_cache::{Cache, CachePolicy, Invalidate, ResponseCacheLayer, Tags};
 
 /// What the handlers share. The cache is cheap to clone and goes into the state as it is.
 #[derive(Clone)]
@@ -135,18 +135,16 @@ async fn report() -> String {
     "A report that took long to make, and that is much the same all the way down.\n".repeat(100)
 }
 
-async fn list_notes(State(app): State<App>) -> Json<Vec<String>> {
-    Json(app.notes().clone())
+async fn list_notes(State(app): State<App>) -> impl IntoResponse {
+    (Tags::new(["notes"]), Json(app.notes().clone()))
 }
 
-/// Changes the data, then makes the answers stale that were made from it. In this order: the other
-/// way round, a GET in between would store the old notes again.
-async fn add_note(State(app): State<App>, head: Parts, note: String) -> StatusCode {
+/// Changes the data, then says which answers were made from it: whatever has the tag is not used any
+/// more, before this answer leaves. In this order: the other way round, a GET in between would store the
+/// old notes again. Elsewhere `app.cache.invalidate(Selector::tag("notes"))` does the same.
+async fn add_note(State(app): State<App>, note: String) -> impl IntoResponse {
     app.notes().push(note);
-    // The notes are read where they are written, so this request names what is stale, in all its
-    // variants. Another resource would be `Selector::resource("example.com", "/notes")`.
-    app.cache.invalidate(Selector::request(&head));
-    StatusCode::CREATED
+    (StatusCode::CREATED, Invalidate::tag("notes"))
 }
 
 /// A policy speaks to the cache alone: no field of the answer says it.

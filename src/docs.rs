@@ -8,6 +8,11 @@ pub mod rules {}
 #[doc = include_str!("docs/rfc9111.md")]
 pub mod rfc9111 {}
 
+// Its example is made of axum's parts; to be read it is there without, too.
+#[cfg(any(feature = "axum", not(doctest)))]
+#[doc = include_str!("docs/invalidation.md")]
+pub mod invalidation {}
+
 // Its examples need the feature; to be read it is there without, too.
 #[cfg(any(feature = "redis", not(doctest)))]
 #[doc = include_str!("docs/redis.md")]

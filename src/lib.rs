@@ -42,9 +42,11 @@
 //!
 //! - [`docs::rules`]: what is stored, for whom, and for how long, one rule per line.
 //! - [`docs::rfc9111`]: what the standards require, and what is done.
+//! - [`docs::invalidation`]: by tag, path and pattern, hard and soft, and why a fill cannot win.
 //! - [`docs::redis`]: one cache for several processes.
 //! - [`ResponseCacheLayer`]: the options of a route. [`Cache`]: the shared handle.
-//! - [`CachePolicy`], [`Selector`], [`Query`], [`Credentials`]: what options and handlers take.
+//! - [`CachePolicy`], [`Tags`], [`Invalidate`], [`Selector`], [`Query`], [`Credentials`]: what options and
+//!   handlers take.
 //! - [`Stats`], [`Reason`], [`FrameFault`]: what happened, and why.
 //! - [`Store`]: what a store outside of this process has to be; [`Health`] and [`RemoteStats`]: how
 //!   the link to it is doing.
@@ -53,7 +55,7 @@
 //!
 //! | feature | default | what it brings | what it costs |
 //! |---|---|---|---|
-//! | `axum` | yes | nested routers are told apart, warnings name the route, [`CachePolicy`] as part of an answer | nothing over axum itself |
+//! | `axum` | yes | nested routers are told apart, warnings name the route, [`CachePolicy`], [`Tags`] and [`Invalidate`] as parts of an answer | nothing over axum itself |
 //! | `redis` | no | [`Cache::redis`](crate::Cache): Redis or Valkey as the second tier behind memory | `fred` and what it needs: some 75 crates over axum, a third of them for URLs |
 //! | `redis-tls` | no | the same over TLS | rustls with ring, 10 crates more, and a C compiler |
 //! | `test-util` | no | `ManualClock`, `assert_cached!` | nothing at run time |

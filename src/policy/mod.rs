@@ -91,6 +91,10 @@
 //! - All of it: several ranges of an encoded body, `Accept-Ranges: none`, and where there is `If-Match` or
 //!   `If-Unmodified-Since`, too.
 //!
+//! **Tags** (`tags.rs`)
+//! - Of the extension `Tags`, of the handler's policy, of the layer's field, and the groups: at most 32 of 256
+//!   bytes each, or it is not stored.
+//!
 //! **What an unsafe method invalidates** (`invalidation.rs`)
 //! - Safe are GET, HEAD, OPTIONS and TRACE (RFC 9110, 9.2.1) and QUERY (RFC 10008); a method that is not
 //!   known is unsafe (§4.4).
