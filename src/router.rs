@@ -43,7 +43,7 @@ pub(crate) fn matched_route(extensions: &Extensions) -> Option<&str> {
 
 #[cfg(feature = "axum")]
 mod answer {
-    use axum::response::{IntoResponseParts, ResponseParts};
+    use axum::response::{IntoResponse, IntoResponseParts, Response, ResponseParts};
 
     use crate::{CachePolicy, Invalidate, Tags};
 
@@ -88,6 +88,13 @@ mod answer {
                 }
             }
             Ok(parts)
+        }
+    }
+
+    /// By itself it is an answer without content: `(StatusCode::NO_CONTENT, Invalidate::tag("users"))`.
+    impl IntoResponse for Invalidate {
+        fn into_response(self) -> Response {
+            (self, ()).into_response()
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a response says besides its fields: invalidations, heard before it leaves, and a field with tags.
 
 use axum::{Json, Router, body::Body, routing::get as route_get};
-use http::{HeaderName, Method};
+use http::{HeaderName, Method, StatusCode};
 use tower::{Layer, ServiceExt};
 use tower_response_cache::{Cache, Invalidate, ResponseCacheLayer, Selector, Tags};
 
@@ -29,13 +29,15 @@ async fn on_axum_a_handler_says_what_it_has_changed() {
     let router = Router::new()
         .route(
             "/users",
-            route_get(|| async { (Tags::new(["users"]), Json(["Ada"])) }).post(|| async {
-                (
-                    Invalidate::tag("users"),
-                    Invalidate::new(Selector::path("/top/*")),
-                    "new",
-                )
-            }),
+            route_get(|| async { (Tags::new(["users"]), Json(["Ada"])) })
+                .post(|| async {
+                    (
+                        Invalidate::tag("users"),
+                        Invalidate::new(Selector::path("/top/*")),
+                        "new",
+                    )
+                })
+                .delete(|| async { (StatusCode::NO_CONTENT, Invalidate::tag("users")) }),
         )
         .route("/top/{n}", route_get(|| async { "top" }))
         .layer(ResponseCacheLayer::new(&cache));
@@ -54,6 +56,9 @@ async fn on_axum_a_handler_says_what_it_has_changed() {
         assert!(!get(&app, path).await.is_hit(), "{path}");
         assert!(get(&app, path).await.is_hit(), "{path}");
     }
+    let answer = send(&app, request("DELETE", "/users", &[])).await;
+    assert_eq!((answer.status, answer.text()), (StatusCode::NO_CONTENT, ""));
+    assert!(!get(&app, "/users?page=2").await.is_hit());
 }
 
 #[tokio::test]
