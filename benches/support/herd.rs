@@ -88,23 +88,43 @@ struct Seen {
     woke: f64,
 }
 
+/// Runs so many in tasks of their own. Who waits for all of them is woken once, by the last: else it
+/// would take part in what is measured.
+async fn each<T, F>(mut work: impl FnMut() -> F) -> Vec<T>
+where
+    T: Send + 'static,
+    F: Future<Output = T> + Send + 'static,
+{
+    let done = Arc::new((Mutex::new(Vec::with_capacity(CROWD)), Notify::new()));
+    for _ in 0..CROWD {
+        let (work, done) = (work(), done.clone());
+        tokio::spawn(async move {
+            let output = work.await;
+            let mut outputs = done.0.lock().expect("nobody panics with it");
+            outputs.push(output);
+            if outputs.len() == CROWD {
+                done.1.notify_one();
+            }
+        });
+    }
+    let all = done.1.notified();
+    let all = tokio::time::timeout(Duration::from_secs(60), all).await;
+    all.expect("no client panics");
+    std::mem::take(&mut *done.0.lock().expect("nobody panics with it"))
+}
+
 async fn storm(service: &ResponseCache<Handler>, handler: &Handler, round: usize) -> Vec<Seen> {
     let together = Arc::new(Barrier::new(CROWD));
-    let clients: Vec<_> = (0..CROWD)
-        .map(|_| {
-            let (service, together) = (service.clone(), together.clone());
-            let request = request(round);
-            tokio::spawn(async move {
-                together.wait().await;
-                let begin = Instant::now();
-                (begin, ask(service, request).await)
-            })
-        })
-        .collect();
-    let mut times = Vec::with_capacity(CROWD);
-    for client in clients {
-        times.push(client.await.expect("no client panics"));
-    }
+    let times = each(|| {
+        let (service, together) = (service.clone(), together.clone());
+        let request = request(round);
+        async move {
+            together.wait().await;
+            let begin = Instant::now();
+            (begin, ask(service, request).await)
+        }
+    });
+    let times = times.await;
     assert_eq!(handler.calls.load(Ordering::Relaxed), round + 1, "one call");
     let ended = handler.ended.lock().expect("nobody panics with it");
     let ended = ended.expect("it was called");
@@ -117,32 +137,35 @@ async fn storm(service: &ResponseCache<Handler>, handler: &Handler, round: usize
 
 /// As many who wait for a `Notify` of tokio: what waking them costs at least.
 async fn notified() -> f64 {
-    let notify = Arc::new(Notify::new());
-    let waiting = Arc::new(AtomicUsize::new(0));
-    let clients: Vec<_> = (0..CROWD)
-        .map(|_| {
-            let (notify, waiting) = (notify.clone(), waiting.clone());
-            tokio::spawn(async move {
-                let notified = notify.notified();
-                tokio::pin!(notified);
-                notified.as_mut().enable();
-                waiting.fetch_add(1, Ordering::Relaxed);
-                notified.await;
-                Instant::now()
-            })
-        })
+    let (notify, waiting) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
+    let begin = Arc::new(Mutex::new(None));
+    let (notifies, counted, began) = (notify.clone(), waiting.clone(), begin.clone());
+    tokio::spawn(async move {
+        while counted.load(Ordering::Relaxed) < CROWD {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::sleep(HANDLER).await;
+        *began.lock().expect("nobody panics with it") = Some(Instant::now());
+        notifies.notify_waiters();
+    });
+    let times = each(|| {
+        let (notify, waiting) = (notify.clone(), waiting.clone());
+        async move {
+            let notified = notify.notified();
+            tokio::pin!(notified);
+            notified.as_mut().enable();
+            waiting.fetch_add(1, Ordering::Relaxed);
+            notified.await;
+            Instant::now()
+        }
+    });
+    let times = times.await;
+    let begin = begin.lock().expect("nobody panics with it");
+    let begin = begin.expect("they were woken");
+    let mut times: Vec<f64> = times
+        .into_iter()
+        .map(|end| micros(end.saturating_duration_since(begin)))
         .collect();
-    while waiting.load(Ordering::Relaxed) < CROWD {
-        tokio::task::yield_now().await;
-    }
-    tokio::time::sleep(HANDLER).await;
-    let begin = Instant::now();
-    notify.notify_waiters();
-    let mut times = Vec::with_capacity(CROWD);
-    for client in clients {
-        let end = client.await.expect("no client panics");
-        times.push(micros(end.saturating_duration_since(begin)));
-    }
     quantile(&mut times, 0.5)
 }
 

@@ -185,7 +185,12 @@ fn meanwhile() -> Row {
 
 /// The rows of this file that are asked for.
 pub(crate) fn rows(is_selected: impl Fn(&str) -> bool) -> Vec<Row> {
-    let rows: [(&str, fn() -> Row); 2] = [(HITS, meanwhile), (RESOURCE, || by(RESOURCE, of_all))];
-    let rows = rows.into_iter().filter(|(name, _)| is_selected(name));
-    rows.map(|(_, row)| row()).collect()
+    let mut rows = Vec::new();
+    if is_selected(HITS) {
+        rows.push(meanwhile());
+    }
+    if is_selected(RESOURCE) {
+        rows.push(by(RESOURCE, of_all));
+    }
+    rows
 }

@@ -139,7 +139,7 @@ async fn a_thousand_who_wait_for_a_500_cost_at_most_two_calls() {
         let answers = answers(visits).await;
         let with_cookie = answers
             .iter()
-            .filter(|answer| answer.field("set-cookie") != "");
+            .filter(|answer| !answer.field("set-cookie").is_empty());
         assert_eq!(
             with_cookie.count(),
             usize::from(first == Call::Says500WithACookie)
