@@ -304,6 +304,11 @@ impl Cache {
         &self.core.marks
     }
 
+    pub(crate) fn is_marked(&self, mark: Mark, key: u64) -> bool {
+        let until = self.core.marks.until(mark, key);
+        until.is_some_and(|until| self.now() < until)
+    }
+
     pub(crate) fn searches(&self) -> &Searches {
         &self.core.searches
     }
@@ -375,13 +380,14 @@ impl Cache {
         if !self.is_enabled() {
             return;
         }
-        if entry.head.lifetime.is_fresh(self.now()) {
+        let now = self.now();
+        if entry.head.lifetime.is_fresh(now) {
             self.core.marks.lift(Mark::Uncacheable, place.mark);
         }
         if entry.head.shareable {
-            self.core.marks.set(Mark::Shareable, place.mark, self.now());
+            self.core.marks.set(Mark::Shareable, place.mark, now);
         }
-        if let Err(reason) = self.promote(&place.key, rule, &place.request, entry.clone()) {
+        if let Err(reason) = self.put(&place.key, rule, &place.request, entry.clone(), now) {
             return self.refuse(reason, place.lasting_mark());
         }
         self.core.counters.stored();
@@ -398,9 +404,18 @@ impl Cache {
         request: &HeaderMap,
         entry: Arc<Entry>,
     ) -> Result<(), Reason> {
-        self.core
-            .memory
-            .put(key, rule, request, entry, self.now())?;
+        self.put(key, rule, request, entry, self.now())
+    }
+
+    fn put(
+        &self,
+        key: &Key,
+        rule: &VaryRule,
+        request: &HeaderMap,
+        entry: Arc<Entry>,
+        now: Millis,
+    ) -> Result<(), Reason> {
+        self.core.memory.put(key, rule, request, entry, now)?;
         self.start_sweeper();
         Ok(())
     }

@@ -57,11 +57,10 @@ impl Marks {
         marks.insert(place(mark, key), now + mark.life());
     }
 
-    pub(crate) fn is_set(&self, mark: Mark, key: u64, now: Millis) -> bool {
+    /// Until when it is remembered. Most is not, and then nobody needs to know what time it is.
+    pub(crate) fn until(&self, mark: Mark, key: u64) -> Option<Millis> {
         let marks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        marks
-            .get(&place(mark, key))
-            .is_some_and(|until| now < *until)
+        marks.get(&place(mark, key)).copied()
     }
 
     pub(crate) fn lift(&self, mark: Mark, key: u64) {
@@ -78,12 +77,11 @@ mod tests {
     fn a_mark_is_told_from_others_and_ends() {
         let marks = Marks::default();
         marks.set(Mark::Failing, 7, 100);
-        assert!(marks.is_set(Mark::Failing, 7, 1_099));
-        assert!(!marks.is_set(Mark::Failing, 7, 1_100));
-        assert!(!marks.is_set(Mark::Uncacheable, 7, 100));
-        assert!(!marks.is_set(Mark::Failing, 8, 100));
+        assert_eq!(marks.until(Mark::Failing, 7), Some(1_100));
+        assert_eq!(marks.until(Mark::Uncacheable, 7), None);
+        assert_eq!(marks.until(Mark::Failing, 8), None);
         marks.lift(Mark::Failing, 7);
-        assert!(!marks.is_set(Mark::Failing, 7, 100));
+        assert_eq!(marks.until(Mark::Failing, 7), None);
     }
 
     #[test]
