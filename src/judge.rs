@@ -92,11 +92,7 @@ pub(crate) fn judge(
     if is_stored && !settings.store_when.iter().all(|condition| condition(head)) {
         return Judged::Refuse(Reason::StoreWhen);
     }
-    let length = match policy::declared_length(&head.headers) {
-        Ok(Some(length)) => Some(length),
-        Ok(None) => exact,
-        Err(reason) => return Judged::Refuse(reason),
-    };
+    let length = plan.length.or(exact);
     if length.is_some_and(|length| length > longest_body(settings, cache)) {
         return Judged::Refuse(Reason::BodyTooLarge);
     }
