@@ -570,6 +570,39 @@ mod tests {
     }
 
     #[test]
+    fn what_is_written_once_says_what_is_said() {
+        for forward in [Forward::UriMiss, Forward::Partial, Forward::UriMiss] {
+            let said = Forwarded {
+                forward: Some(forward),
+                status: Some(200),
+                stored: true,
+                collapsed: false,
+                ttl: None,
+                detail: None,
+            };
+            for said in [
+                said,
+                Forwarded {
+                    status: Some(404),
+                    ..said
+                },
+                Forwarded {
+                    stored: false,
+                    ..said
+                },
+                Forwarded {
+                    detail: Some(Reason::Head),
+                    ..said
+                },
+                said,
+            ] {
+                let value = forwarded_value(said);
+                assert_eq!(value, forwarded_text(said).as_str(), "{said:?}");
+            }
+        }
+    }
+
+    #[test]
     fn only_a_word_of_ours_is_left_by_an_outer_layer() {
         let mut ours = HeaderMap::new();
         ours.insert(X_CACHE, word(&HIT));

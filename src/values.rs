@@ -145,7 +145,24 @@ fn permanent(text: String) -> HeaderValue {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    #[test]
+    fn a_date_is_that_of_its_second() {
+        let date = |seconds: u64| {
+            let mut out = BytesMut::from("x");
+            let now = SystemTime::UNIX_EPOCH + Duration::from_millis(seconds * 1000 + 999);
+            write_date(now, &mut out);
+            assert_eq!(out.len(), 1 + DATE_LENGTH);
+            out
+        };
+        assert_eq!(date(0), "xThu, 01 Jan 1970 00:00:00 GMT");
+        assert_eq!(date(0), "xThu, 01 Jan 1970 00:00:00 GMT");
+        assert_eq!(date(1), "xThu, 01 Jan 1970 00:00:01 GMT");
+        assert_eq!(date(0), "xThu, 01 Jan 1970 00:00:00 GMT");
+    }
 
     #[test]
     fn values_that_every_response_repeats_are_kept_once() {
