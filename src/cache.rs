@@ -352,6 +352,11 @@ impl Cache {
         &self.core.marks
     }
 
+    pub(crate) fn is_marked(&self, mark: Mark, key: u64) -> bool {
+        let until = self.core.marks.until(mark, key);
+        until.is_some_and(|until| self.now() < until)
+    }
+
     pub(crate) fn searches(&self) -> &Searches {
         &self.core.searches
     }
@@ -429,7 +434,7 @@ impl Cache {
         if entry.head.shareable {
             self.core.marks.set(Mark::Shareable, place.mark, now);
         }
-        if let Err(reason) = self.promote(&place.key, rule, &place.request, entry.clone()) {
+        if let Err(reason) = self.put(&place.key, rule, &place.request, entry.clone(), now) {
             return self.refuse(reason, place.lasting_mark());
         }
         self.core.counters.stored();
@@ -446,9 +451,18 @@ impl Cache {
         request: &HeaderMap,
         entry: Arc<Entry>,
     ) -> Result<(), Reason> {
-        self.core
-            .memory
-            .put(key, rule, request, entry, self.now())?;
+        self.put(key, rule, request, entry, self.now())
+    }
+
+    fn put(
+        &self,
+        key: &Key,
+        rule: &VaryRule,
+        request: &HeaderMap,
+        entry: Arc<Entry>,
+        now: Millis,
+    ) -> Result<(), Reason> {
+        self.core.memory.put(key, rule, request, entry, now)?;
         self.start_sweeper();
         Ok(())
     }

@@ -16,6 +16,7 @@ use std::{
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderValue, header::ETAG};
 use http_body::Body;
+use smallvec::SmallVec;
 use tokio::{runtime::Handle, time::Instant};
 
 use crate::{
@@ -97,8 +98,14 @@ fn tagged(head: &Arc<StoredHead>, body: &[u8]) -> Arc<StoredHead> {
     Arc::new(head)
 }
 
+/// What nearly every body consists of, without an allocation.
+type Frames = SmallVec<[Bytes; 2]>;
+
 /// Reads the body of a storable response.
-pub(crate) async fn fill_body<B>(
+///
+/// No future: what is ready at once is read at once, and the rest is for a task.
+pub(crate) fn fill_body<B>(
+    cx: &mut Context<'_>,
     mut guard: Guard,
     job: Job,
     body: B,
@@ -115,10 +122,9 @@ where
         length,
         size: 0,
     };
-    let mut frames = Vec::new();
+    let mut frames = Frames::new();
     // What is ready at once is stored or handed out before anybody waits: it takes no room.
-    let ready = poll_fn(|cx| Poll::Ready(reading.read_ready(cx, &mut frames))).await;
-    let stop = match ready {
+    let stop = match reading.read_ready(cx, &mut frames) {
         Some(Read::End) => {
             let body = joined(&frames);
             let entry = job.store(&guard, body.clone());
@@ -138,7 +144,7 @@ where
         ) {
             (Some(room), Ok(runtime)) => {
                 let held = if reading.is_all() { frames.pop() } else { None };
-                guard.publish(job.shared.clone(), frames, room);
+                guard.publish(job.shared.clone(), frames.into_vec(), room);
                 let handover = Handover::new();
                 let body = ResponseBody::filling(guard.flight().reader(), length, handover.clone());
                 // Counted before whoever filled the head ends: `close` waits for both.
@@ -167,7 +173,7 @@ where
     frames.extend(last);
     let rest = rest.unwrap_or(Rest::Body(reading.body));
     Filled {
-        body: ResponseBody::rest(frames, rest),
+        body: ResponseBody::rest(frames.into_vec(), rest),
         refused: Some(reason),
         tag: None,
     }
@@ -311,7 +317,7 @@ impl<B: Body> Reading<B> {
     }
 
     /// Reads what is there without waiting.
-    fn read_ready(&mut self, cx: &mut Context<'_>, frames: &mut Vec<Bytes>) -> Option<Read<B>> {
+    fn read_ready(&mut self, cx: &mut Context<'_>, frames: &mut Frames) -> Option<Read<B>> {
         loop {
             match self.poll_next(cx) {
                 Poll::Ready(Read::Frame(frame)) => {

@@ -17,7 +17,9 @@ use twox_hash::XxHash3_64;
 use crate::{
     entry::StoredHead,
     status::{Forward, Reason},
-    values::{NAME, age_value, date_value, hit_value, interned},
+    values::{
+        DATE_LENGTH, NAME, age_value, date_value, hit_value, interned, stored_value, write_date,
+    },
 };
 
 /// `X-Cache`, which every operator knows.
@@ -125,71 +127,125 @@ pub(crate) fn is_slot(name: &HeaderName, status_slot: bool) -> bool {
     *name == AGE || *name == X_CACHE || (status_slot && *name == CACHE_STATUS)
 }
 
-/// A field of a response, with a name that shares no buffer with a connection. The value may: it is
-/// copied when it is stored.
+/// The fields to store of a response, behind the slots for our own.
+pub(crate) fn stored_head(response: &HeaderMap, strip: Strip<'_>, now: SystemTime) -> HeaderMap {
+    let listed = listed_by_connection(response.get_all(CONNECTION).iter().map(AsRef::as_ref));
+    let size = response.values().map(HeaderValue::len).sum();
+    let mut stored = Stored::new(response.len(), size, has_status_slot(response));
+    for (name, value) in response {
+        if !is_left_out(name, strip, &listed) {
+            stored.keep(name, value);
+        }
+    }
+    if !stored.head.contains_key(DATE) {
+        stored.add_date(now);
+    }
+    stored.head
+}
+
+/// A field of a frame: its name has bytes of its own, the value may have not.
 pub(crate) struct Field<'v> {
     pub(crate) name: HeaderName,
     pub(crate) value: &'v [u8],
-    /// What has been a value before.
-    pub(crate) original: Option<&'v HeaderValue>,
 }
 
 /// As many as nearly every response has at the most.
 pub(crate) type Fields<'v> = SmallVec<[Field<'v>; 24]>;
 
-/// The fields to store of a response, behind the slots for our own.
-pub(crate) fn stored_head(response: &HeaderMap, strip: Strip<'_>, now: SystemTime) -> HeaderMap {
-    let fields = response.iter().map(|(name, value)| Field {
-        name: own_name(name),
-        value: value.as_bytes(),
-        original: Some(value),
-    });
-    let stored = stored_fields(fields.collect(), strip);
-    let (mut head, _) = stored.expect("all of them have been values before");
-    add_date(&mut head, now);
-    head
-}
-
 /// The same for fields that were stored before, by any release, and nobody has looked at. Whether
 /// there is a slot for `Cache-Status` is said as well; the `Date` is left to the caller.
-pub(crate) fn stored_fields(
-    mut fields: Fields<'_>,
-    strip: Strip<'_>,
-) -> Result<(HeaderMap, bool), InvalidHeaderValue> {
-    let listed = listed_by_connection(&fields);
-    // The lines of caches behind us come first (RFC 9211, section 2); ours is appended to them on
-    // each hit.
+pub(crate) fn stored_fields(fields: Fields<'_>) -> Result<(HeaderMap, bool), InvalidHeaderValue> {
+    let of_connection = fields.iter().filter(|field| field.name == CONNECTION);
+    let listed = listed_by_connection(of_connection.map(|field| field.value));
     let status_slot = fields.iter().all(|field| field.name != CACHE_STATUS);
-    fields.retain(|field| {
-        let name = &field.name;
-        let is_left_out = is_of_the_connection(name)
-            || (strip.of_one_exchange && is_of_one_exchange(name))
-            || (strip.set_cookie && *name == SET_COOKIE)
-            || strip.fields.contains(name)
-            || listed.iter().any(|listed| listed == name.as_str());
-        !is_left_out
-    });
-    let mut head = HeaderMap::with_capacity(fields.len() + 5);
-    head.append(AGE, HeaderValue::from_static("0"));
-    if status_slot {
-        head.append(CACHE_STATUS, HeaderValue::from_static(NAME));
-    }
-    head.append(X_CACHE, word(&HIT));
     let size = fields.iter().map(|field| field.value.len()).sum();
-    let mut values = BytesMut::with_capacity(size);
+    let mut stored = Stored::new(fields.len(), size, status_slot);
     for field in fields {
-        let value = own_value(&field, &mut values)?;
-        head.append(field.name, value);
+        // What was stored already lacks what is not stored.
+        if !is_left_out(&field.name, Strip::NOTHING, &listed) {
+            stored.add(field.name, field.value)?;
+        }
     }
-    Ok((head, status_slot))
+    Ok((stored.head, status_slot))
+}
+
+fn is_left_out(name: &HeaderName, strip: Strip<'_>, listed: &[String]) -> bool {
+    is_of_the_connection(name)
+        || (strip.of_one_exchange && is_of_one_exchange(name))
+        || (strip.set_cookie && *name == SET_COOKIE)
+        || strip.fields.contains(name)
+        || listed.iter().any(|listed| listed == name.as_str())
+}
+
+/// A head that is being made to be stored.
+struct Stored {
+    head: HeaderMap,
+    /// Those values of it that are not shared with others, in one buffer.
+    values: BytesMut,
+}
+
+impl Stored {
+    /// With the slots, and room for so many fields with values of so many bytes.
+    ///
+    /// The lines of caches behind us come first (RFC 9211, section 2); ours is appended to them on
+    /// each hit. Where there are such, there is no slot for ours.
+    fn new(fields: usize, size: usize, status_slot: bool) -> Self {
+        let mut head = HeaderMap::with_capacity(SLOTS + fields + 1);
+        head.append(AGE, HeaderValue::from_static("0"));
+        if status_slot {
+            head.append(CACHE_STATUS, HeaderValue::from_static(NAME));
+        }
+        head.append(X_CACHE, word(&HIT));
+        let values = BytesMut::with_capacity(size + DATE_LENGTH);
+        Self { head, values }
+    }
+
+    /// A field of a response; both its parts may share a buffer with a connection.
+    fn keep(&mut self, name: &HeaderName, value: &HeaderValue) {
+        let is_sensitive = value.is_sensitive();
+        if !is_sensitive {
+            if let Some(shared) = interned(name, value.as_bytes()) {
+                // The names of those are standard ones, which are numbers.
+                self.head.append(name.clone(), shared);
+                return;
+            }
+        }
+        self.values.extend_from_slice(value.as_bytes());
+        let mut own = self.written().unwrap_or_else(|_| value.clone());
+        own.set_sensitive(is_sensitive);
+        self.head.append(own_name(name), own);
+    }
+
+    /// A field from elsewhere.
+    fn add(&mut self, name: HeaderName, value: &[u8]) -> Result<(), InvalidHeaderValue> {
+        let value = match interned(&name, value) {
+            Some(shared) => shared,
+            None => {
+                self.values.extend_from_slice(value);
+                self.written()?
+            }
+        };
+        self.head.append(name, value);
+        Ok(())
+    }
+
+    /// A response without a date is as old as its arrival here.
+    fn add_date(&mut self, now: SystemTime) {
+        write_date(now, &mut self.values);
+        let date = self.written().expect("an HTTP date is visible ASCII");
+        self.head.insert(DATE, date);
+    }
+
+    /// What was written last, as a value: a piece of the one buffer of this head.
+    fn written(&mut self) -> Result<HeaderValue, InvalidHeaderValue> {
+        HeaderValue::from_maybe_shared(self.values.split().freeze())
+    }
 }
 
 /// The names of fields that belong to one connection by its own word.
-fn listed_by_connection(fields: &[Field<'_>]) -> Vec<String> {
-    fields
-        .iter()
-        .filter(|field| field.name == CONNECTION)
-        .flat_map(|field| field.value.split(|byte| *byte == b','))
+fn listed_by_connection<'v>(lines: impl Iterator<Item = &'v [u8]>) -> Vec<String> {
+    lines
+        .flat_map(|line| line.split(|byte| *byte == b','))
         .map(|name| String::from_utf8_lossy(name.trim_ascii()).to_ascii_lowercase())
         .collect()
 }
@@ -209,22 +265,6 @@ pub(crate) fn has_status_slot(response: &HeaderMap) -> bool {
 /// A name that shares no buffer with a connection.
 fn own_name(name: &HeaderName) -> HeaderName {
     HeaderName::from_bytes(name.as_str().as_bytes()).unwrap_or_else(|_| name.clone())
-}
-
-/// A value with bytes of its own: static where it is one of those that every response repeats,
-/// else a piece of the one buffer of this head.
-fn own_value(field: &Field<'_>, values: &mut BytesMut) -> Result<HeaderValue, InvalidHeaderValue> {
-    let is_sensitive = field.original.is_some_and(HeaderValue::is_sensitive);
-    if !is_sensitive {
-        if let Some(interned) = interned(&field.name, field.value) {
-            return Ok(interned);
-        }
-    }
-    values.extend_from_slice(field.value);
-    let own = HeaderValue::from_maybe_shared(values.split().freeze());
-    let mut own = own.or_else(|error| field.original.cloned().ok_or(error))?;
-    own.set_sensitive(is_sensitive);
-    Ok(own)
 }
 
 /// Puts this hit's values into a clone of a stored head.
@@ -377,6 +417,21 @@ fn is_answered_by_inner_layer(head: &HeaderMap) -> bool {
 }
 
 fn forwarded_value(said: Forwarded) -> HeaderValue {
+    match said {
+        // What is said of nearly every fill is written once.
+        Forwarded {
+            forward: Some(forward),
+            status: Some(200),
+            stored: true,
+            collapsed: false,
+            ttl: None,
+            detail: None,
+        } => stored_value(forward, || forwarded_text(said)),
+        said => HeaderValue::try_from(forwarded_text(said)).expect("made of tokens and numbers"),
+    }
+}
+
+fn forwarded_text(said: Forwarded) -> String {
     use std::fmt::Write;
     let mut text = String::with_capacity(96);
     text.push_str(NAME);
@@ -400,7 +455,7 @@ fn forwarded_value(said: Forwarded) -> HeaderValue {
         text.push_str("; detail=");
         text.push_str(detail.as_str());
     }
-    HeaderValue::try_from(text).expect("made of tokens and numbers")
+    text
 }
 
 #[cfg(test)]
@@ -512,6 +567,39 @@ mod tests {
             ["origin; hit", "tower-response-cache; hit; ttl=57"]
         );
         assert_eq!(lines(&hit, "age"), ["3"]);
+    }
+
+    #[test]
+    fn what_is_written_once_says_what_is_said() {
+        for forward in [Forward::UriMiss, Forward::Partial, Forward::UriMiss] {
+            let said = Forwarded {
+                forward: Some(forward),
+                status: Some(200),
+                stored: true,
+                collapsed: false,
+                ttl: None,
+                detail: None,
+            };
+            for said in [
+                said,
+                Forwarded {
+                    status: Some(404),
+                    ..said
+                },
+                Forwarded {
+                    stored: false,
+                    ..said
+                },
+                Forwarded {
+                    detail: Some(Reason::Head),
+                    ..said
+                },
+                said,
+            ] {
+                let value = forwarded_value(said);
+                assert_eq!(value, forwarded_text(said).as_str(), "{said:?}");
+            }
+        }
     }
 
     #[test]

@@ -95,11 +95,7 @@ pub(crate) fn judge(
     if is_stored && !settings.store_when.iter().all(|condition| condition(head)) {
         return Judged::Refuse(Reason::StoreWhen);
     }
-    let length = match policy::declared_length(&head.headers) {
-        Ok(Some(length)) => Some(length),
-        Ok(None) => exact,
-        Err(reason) => return Judged::Refuse(reason),
-    };
+    let length = plan.length.or(exact);
     let tagged = match policy::tagged(&head.headers, &head.extensions) {
         Ok(tagged) => tagged,
         Err(reason) => return Judged::Refuse(reason),

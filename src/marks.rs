@@ -78,11 +78,10 @@ impl Marks {
         insert(&mut self.table(), place(mark, key), known);
     }
 
-    pub(crate) fn is_set(&self, mark: Mark, key: u64, now: Millis) -> bool {
+    /// Until when it is remembered. Most is not, and then nobody needs to know what time it is.
+    pub(crate) fn until(&self, mark: Mark, key: u64) -> Option<Millis> {
         let marks = self.table();
-        marks
-            .get(&place(mark, key))
-            .is_some_and(|known| now < known.until)
+        marks.get(&place(mark, key)).map(|known| known.until)
     }
 
     /// A refresh begins: should it fail, nobody tries again for a while, which grows with each
@@ -129,6 +128,12 @@ fn insert(marks: &mut HashMap<u64, Known, PrehashedBuilder>, place: u64, known: 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Marks {
+        fn is_set(&self, mark: Mark, key: u64, now: Millis) -> bool {
+            self.until(mark, key).is_some_and(|until| now < until)
+        }
+    }
 
     #[test]
     fn a_mark_is_told_from_others_and_ends() {

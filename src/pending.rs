@@ -130,11 +130,9 @@ impl Pending {
             hasher.finish()
         };
         let mark = mark_of(&[], lookup.key.hash);
-        let marks = settings.cache.marks();
         let stored = stored.filter(|entry| is_candidate(&settings.cache, entry, lookup.personal));
-        let is_shareable = local.is_some()
-            || stored.is_some()
-            || marks.is_set(Mark::Shareable, mark, settings.cache.now());
+        let is_shareable =
+            local.is_some() || stored.is_some() || settings.cache.is_marked(Mark::Shareable, mark);
         let remote = settings
             .cache
             .remote()
@@ -187,7 +185,7 @@ impl Pending {
         } else {
             self.mark
         };
-        self.cache.marks().is_set(mark, key, self.cache.now())
+        self.cache.is_marked(mark, key)
     }
 
     /// A layer of the same cache further in is known to answer.

@@ -32,6 +32,9 @@ pub enum Forward {
 }
 
 impl Forward {
+    /// How many there are.
+    pub(crate) const COUNT: usize = Self::Partial as usize + 1;
+
     /// The token that stands in `Cache-Status`.
     ///
     /// ```

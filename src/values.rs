@@ -1,13 +1,17 @@
 //! Field values that are written once and cloned ever after, without a reference count.
 
 use std::{
+    cell::RefCell,
     collections::HashMap,
     sync::{OnceLock, PoisonError, RwLock},
     time::SystemTime,
 };
 
+use bytes::BytesMut;
 use foldhash::fast::RandomState;
 use http::{HeaderName, HeaderValue};
+
+use crate::status::Forward;
 
 /// The name under which the cache speaks in `Cache-Status`.
 pub(crate) const NAME: &str = "tower-response-cache";
@@ -15,6 +19,25 @@ pub(crate) const NAME: &str = "tower-response-cache";
 /// Now as an HTTP date.
 pub(crate) fn date_value(now: SystemTime) -> HeaderValue {
     HeaderValue::try_from(httpdate::fmt_http_date(now)).expect("an HTTP date is visible ASCII")
+}
+
+/// How long such a date is (RFC 9110, 5.6.7).
+pub(crate) const DATE_LENGTH: usize = "Sun, 06 Nov 1994 08:49:37 GMT".len();
+
+/// The same behind what is in `out`; each thread makes it once a second.
+pub(crate) fn write_date(now: SystemTime, out: &mut BytesMut) {
+    thread_local! {
+        static LAST: RefCell<(Option<u64>, String)> = const { RefCell::new((None, String::new())) };
+    }
+    let since = now.duration_since(SystemTime::UNIX_EPOCH);
+    let second = since.ok().map(|since| since.as_secs());
+    LAST.with_borrow_mut(|(written, text)| {
+        if second.is_none() || *written != second {
+            *text = httpdate::fmt_http_date(now);
+            *written = second;
+        }
+        out.extend_from_slice(text.as_bytes());
+    });
 }
 
 /// Values that are the same on thousands of responses live once, for ever: cloning them on a hit
@@ -107,6 +130,14 @@ pub(crate) fn hit_value(ttl: i64) -> HeaderValue {
     }
 }
 
+/// What `Cache-Status` says of a response that was stored and was a 200; `text` writes it.
+pub(crate) fn stored_value(forward: Forward, text: impl FnOnce() -> String) -> HeaderValue {
+    static TABLE: [OnceLock<HeaderValue>; Forward::COUNT] =
+        [const { OnceLock::new() }; Forward::COUNT];
+    let known = &TABLE[forward as usize];
+    known.get_or_init(|| permanent(text())).clone()
+}
+
 /// A value for one of the tables, which live as long as the process.
 fn permanent(text: String) -> HeaderValue {
     HeaderValue::from_static(Box::leak(text.into_boxed_str()))
@@ -114,7 +145,24 @@ fn permanent(text: String) -> HeaderValue {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    #[test]
+    fn a_date_is_that_of_its_second() {
+        let date = |seconds: u64| {
+            let mut out = BytesMut::from("x");
+            let now = SystemTime::UNIX_EPOCH + Duration::from_millis(seconds * 1000 + 999);
+            write_date(now, &mut out);
+            assert_eq!(out.len(), 1 + DATE_LENGTH);
+            out
+        };
+        assert_eq!(date(0), "xThu, 01 Jan 1970 00:00:00 GMT");
+        assert_eq!(date(0), "xThu, 01 Jan 1970 00:00:00 GMT");
+        assert_eq!(date(1), "xThu, 01 Jan 1970 00:00:01 GMT");
+        assert_eq!(date(0), "xThu, 01 Jan 1970 00:00:00 GMT");
+    }
 
     #[test]
     fn values_that_every_response_repeats_are_kept_once() {

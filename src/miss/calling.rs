@@ -1,7 +1,11 @@
 //! A request that calls the inner service, for itself and for all who wait: the first of its key, one that
 //! goes alone, and one that refreshes what is stale.
 
-use std::pin::pin;
+use std::{
+    future::poll_fn,
+    pin::pin,
+    task::{Context, Poll},
+};
 
 use http::{
     Request, Response, StatusCode,
@@ -62,7 +66,8 @@ where
         self.lead.set(Some(deadline));
         if self.pending.may_fetch_now() {
             let origin = guard.flight().origin();
-            if let Some(hit) = self.pending.fetch(self.request.headers(), origin).await {
+            let fetch = Box::pin(self.pending.fetch(self.request.headers(), origin));
+            if let Some(hit) = fetch.await {
                 guard.end(Ending::Look, Vec::new());
                 return Ok(self.hit(hit));
             }
@@ -115,18 +120,19 @@ where
             inner,
             settings,
             mut request,
-            pending,
+            mut pending,
             leave,
             lead,
             is_refresh,
             ..
         } = *self;
-        let mut pending = *pending;
         let cache = pending.cache.clone();
         let headers = request.headers().clone();
         let validator = settings.validator.as_ref();
         if let Some(validator) = validator.filter(|_| pending.alone.is_none()) {
-            (request, pending.validator) = version(validator, request, deadline).await;
+            // In a box, for those who have one: it is large.
+            let version = Box::pin(version(validator, request, deadline));
+            (request, pending.validator) = version.await;
             if let Some(stored) = pending.confirmed() {
                 if !is_refresh {
                     cache.counters().hit();
@@ -135,7 +141,7 @@ where
                 let asked = Asked {
                     settings: &settings,
                     said: pending.said(None),
-                    pending,
+                    pending: *pending,
                     request: headers,
                     started: Started {
                         wall: cache.clock().wall(),
@@ -154,7 +160,7 @@ where
             None => cache.counters().miss(),
         }
         cache.counters().fill();
-        let mut request = reduced(&settings, request);
+        request = reduced(&settings, request);
         let stored = pending.to_validate();
         // Who waits wants all of it, whatever the starter has, and what is stored has conditions of
         // its own. Alone it goes as it came.
@@ -242,7 +248,7 @@ where
         if let (Some(stored), StatusCode::NOT_MODIFIED) = (stored, head.status) {
             let asked = Asked {
                 settings: &settings,
-                pending,
+                pending: *pending,
                 request: headers,
                 started,
                 said,
@@ -287,7 +293,10 @@ where
                 if let Some(reason) = unfit {
                     guard = unshared(&cache, guard, reason, &job.shared, pending.mark);
                 }
-                let filled = fill_body(guard, job, body, length).await;
+                // What reads the body is no future: in this one it would take its size again.
+                let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+                let mut context = Context::from_waker(&waker);
+                let filled = fill_body(&mut context, guard, job, body, length);
                 let Filled { body, refused, tag } = filled;
                 if let Some(tag) = tag {
                     head.headers.insert(ETAG, tag);

@@ -194,21 +194,21 @@ pub(crate) fn corrected_initial_age(
     request_time: SystemTime,
     response_time: SystemTime,
 ) -> Duration {
+    // A response with neither Date nor Age has come through no network: its handler has just made it,
+    // however long that took.
+    if !headers.contains_key(DATE) && !headers.contains_key(AGE) {
+        return Duration::ZERO;
+    }
     // §4.2.3: apparent_age = max(0, response_time - date_value); of several dates the earliest.
     let apparent_age = dates(headers, DATE, response_time)
         .min()
         .and_then(|date| response_time.duration_since(date).ok())
         .unwrap_or_default();
     // §4.2.3: response_delay = response_time - request_time; a clock may have been set back. It
-    // stands for the way through a network. A response with neither Date nor Age has come none:
-    // its handler has just made it, however long that took.
-    let response_delay = if headers.contains_key(DATE) || headers.contains_key(AGE) {
-        response_time
-            .duration_since(request_time)
-            .unwrap_or_default()
-    } else {
-        Duration::ZERO
-    };
+    // stands for the way through a network.
+    let response_delay = response_time
+        .duration_since(request_time)
+        .unwrap_or_default();
     // §4.2.3: corrected_age_value = age_value + response_delay; neither overflows, Age is capped.
     let corrected_age_value = age_value(headers).saturating_add(response_delay);
     apparent_age.max(corrected_age_value).min(LONGEST)

@@ -51,6 +51,8 @@ pub(crate) enum Decision {
 /// How a response is stored or shared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Plan {
+    /// The length of the body, where the response declares one.
+    pub(crate) length: Option<u64>,
     pub(crate) freshness: Freshness,
     /// Why it answers nobody before it was validated; `None` where it is fresh.
     pub(crate) unfit: Option<Reason>,
@@ -131,8 +133,9 @@ impl Response<'_> {
             // Nothing by which it could be validated, and no window in which it may be stale.
             return Err(reason);
         }
-        self.fits()?;
+        let length = self.fits()?;
         Ok(Plan {
+            length,
             freshness,
             unfit,
             staleness,
@@ -239,8 +242,11 @@ impl Response<'_> {
             return Err(Reason::NotShareable);
         }
         self.is_wanted_by_its_handler()?;
-        self.fits()?;
-        Ok(self.plan(vary))
+        let length = self.fits()?;
+        Ok(Plan {
+            length,
+            ..self.plan(vary)
+        })
     }
 
     fn may_ever_be_stored(&self, set_cookie_allowed: bool) -> Result<(), Reason> {
@@ -335,8 +341,10 @@ impl Response<'_> {
         Ok(())
     }
 
-    fn fits(&self) -> Result<(), Reason> {
-        if declared_length(self.headers)?.is_some_and(|bytes| bytes > self.settings.max_body_size) {
+    /// The length that it declares, if it is not too long.
+    fn fits(&self) -> Result<Option<u64>, Reason> {
+        let length = declared_length(self.headers)?;
+        if length.is_some_and(|bytes| bytes > self.settings.max_body_size) {
             return Err(Reason::BodyTooLarge);
         }
         let bytes: usize = self
@@ -347,7 +355,7 @@ impl Response<'_> {
         if self.headers.len() > MAX_HEAD_FIELDS || bytes > MAX_HEAD_BYTES {
             return Err(Reason::HeadTooLarge);
         }
-        Ok(())
+        Ok(length)
     }
 
     /// Everything but the freshness, which is asked for last.
@@ -357,6 +365,7 @@ impl Response<'_> {
             || self.directives.s_maxage.is_some_and(|seconds| seconds > 0)
             || self.policy.is_some_and(CachePolicy::is_public);
         Plan {
+            length: None,
             freshness: Freshness::explicit(Duration::ZERO),
             unfit: None,
             staleness: Staleness::default(),

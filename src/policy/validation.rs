@@ -48,16 +48,22 @@ pub(crate) fn is_for_origin(request: &HeaderMap) -> bool {
 
 /// Whether a response has something by which it can be validated (§4.3.1).
 pub(crate) fn has_validator(response: &HeaderMap) -> bool {
-    validators(response).next().is_some()
+    tag_line(response).is_some() || changed_line(response).is_some()
+}
+
+fn tag_line(headers: &HeaderMap) -> Option<&HeaderValue> {
+    only_line(headers, &ETAG).filter(|tag| EntityTag::read(tag.as_bytes()).is_some())
+}
+
+fn changed_line(headers: &HeaderMap) -> Option<&HeaderValue> {
+    only_line(headers, &LAST_MODIFIED).filter(|changed| date(changed).is_some())
 }
 
 /// The conditions of a request that asks whether a stored response still holds (§4.3.1).
 fn validators(stored: &HeaderMap) -> impl Iterator<Item = (HeaderName, &HeaderValue)> {
-    let tag = only_line(stored, &ETAG).filter(|tag| EntityTag::read(tag.as_bytes()).is_some());
-    let changed = only_line(stored, &LAST_MODIFIED).filter(|changed| date(changed).is_some());
-    let tag = tag.map(|tag| (IF_NONE_MATCH, tag));
-    tag.into_iter()
-        .chain(changed.map(|changed| (IF_MODIFIED_SINCE, changed)))
+    let tag = tag_line(stored).map(|tag| (IF_NONE_MATCH, tag));
+    let changed = changed_line(stored).map(|changed| (IF_MODIFIED_SINCE, changed));
+    tag.into_iter().chain(changed)
 }
 
 /// Asks whether a stored response still holds, in place of what the client asked.

@@ -30,7 +30,7 @@ use twox_hash::XxHash3_64;
 
 use crate::{
     entry::{Lifetime, Millis, Said, Staleness, StoredHead},
-    headers::{Field, Fields, SLOTS, Strip, is_slot, stored_fields},
+    headers::{Field, Fields, SLOTS, is_slot, stored_fields},
     policy::declared_length,
     status::FrameFault,
 };
@@ -468,7 +468,6 @@ impl<'i> Input<'i> {
             Ok(Field {
                 name: self.name()?,
                 value: self.long()?,
-                original: None,
             })
         };
         (0..count).map(field).collect()
@@ -493,7 +492,7 @@ impl<'i> Input<'i> {
         let validator = Some(self.text()?).filter(|validator| !validator.is_empty());
         let fields = self.fields()?;
         sense(self.0.is_empty())?;
-        let stored = stored_fields(fields, Strip::NOTHING);
+        let stored = stored_fields(fields);
         let (headers, status_slot) = stored.map_err(|_| FrameFault::Malformed)?;
         // Whoever sends a length that is not that of the body lets it end in the middle of the next
         // answer of the connection.
