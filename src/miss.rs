@@ -40,15 +40,17 @@ const OPEN_BODY_WAIT: Duration = Duration::from_millis(250);
 const MAX_ROUNDS: u32 = 8;
 
 /// A request on its way to an answer.
-pub(crate) struct Miss<S, ReqBody> {
+pub(crate) struct Miss<S, ReqBody, ResBody: Body> {
     pub(crate) inner: S,
     pub(crate) settings: Arc<Settings>,
     pub(crate) request: Request<ReqBody>,
     pub(crate) pending: Box<Pending>,
     pub(crate) leave: Leave,
-    pub(crate) lead: Arc<Lead>,
+    pub(crate) lead: Arc<Lead<ResBody>>,
     /// For all waiting together, however often it begins anew.
     pub(crate) patience: Instant,
+    /// When it gets what is stale instead, if that may stand in.
+    pub(crate) soft: Option<Instant>,
     /// Fills of others that it waited for in vain.
     pub(crate) failures: u32,
     /// Its client was answered already, with what is stale.
@@ -67,7 +69,7 @@ enum Waited<B: Body> {
     InnerLayer,
 }
 
-impl<S, ReqBody, ResBody> Miss<S, ReqBody>
+impl<S, ReqBody, ResBody> Miss<S, ReqBody, ResBody>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
     ReqBody: Body,
@@ -81,6 +83,13 @@ where
         }
         if !self.pending.is_head && self.pending.otherwise != Otherwise::Fill {
             return Box::pin(self.look_only()).await;
+        }
+        if self.pending.is_known_slow() && self.pending.is_marked(Mark::NotRefreshed) {
+            // Just now somebody waited in vain.
+            let request = self.request.headers();
+            if let Some(response) = standing_in(&self.pending, Failure::Slow, request, self.leave) {
+                return Ok(response);
+            }
         }
         for round in 0..MAX_ROUNDS {
             if round > 0 {
@@ -105,6 +114,9 @@ where
             }
             let waited = match self.pending.join(self.request.headers()) {
                 Joined::Lead(guard) => return self.lead(guard).await,
+                Joined::Follow(_) if self.pending.is_known_slow() => {
+                    Waited::Slow(Reason::WaitTimeout)
+                }
                 Joined::Follow(ticket) => self.follow(ticket).await,
                 Joined::Behind(ticket) => self.follow_to_end(ticket).await,
                 Joined::Full => Waited::Slow(Reason::TooManyWaiting),
@@ -231,6 +243,16 @@ where
     // ---- waiting for somebody else's fill ----
 
     async fn follow(&mut self, ticket: Ticket) -> Waited<ResBody> {
+        if let Some(soft) = self.soft.filter(|soft| *soft < self.patience) {
+            let head = poll_fn(|cx| ticket.poll_head(cx).map(drop));
+            if until(soft, head).await.is_none() {
+                let request = self.request.headers();
+                let stood_in = standing_in(&self.pending, Failure::Slow, request, self.leave);
+                if let Some(response) = stood_in {
+                    return Waited::Answered(Box::new(response));
+                }
+            }
+        }
         let head = poll_fn(|cx| ticket.poll_head(cx));
         let Some(outcome) = until(self.patience, head).await else {
             return Waited::Slow(Reason::WaitTimeout);

@@ -168,6 +168,11 @@ impl Pending {
         self.cache.marks().is_set(mark, key, self.cache.now())
     }
 
+    /// Whether others waited longer than one does, and something stale stood in.
+    pub(crate) fn is_known_slow(&self) -> bool {
+        self.stored.is_some() && self.is_marked(Mark::Slow)
+    }
+
     /// A layer of the same cache further in is known to answer.
     pub(crate) fn is_answered_further_in(&self) -> bool {
         self.is_marked(Mark::InnerLayer)

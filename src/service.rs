@@ -30,7 +30,7 @@ use crate::{
     miss::Miss,
     nesting::{depth, pass, stamp},
     pending::{Otherwise, Pending},
-    policy::{Reuse, is_ahead, is_for_origin},
+    policy::{Failure, Reuse, is_ahead, is_for_origin},
     random,
     settings::Settings,
     status::{Forward, Reason},
@@ -462,6 +462,12 @@ impl<S> ResponseCache<S> {
         } else {
             Otherwise::Fill
         };
+        if pending.otherwise == Otherwise::Fill && pending.is_known_slow() && self.can_refresh() {
+            // As if it were asked for within `stale-while-revalidate`.
+            if let Some(hit) = pending.stand_in(Failure::Slow) {
+                return Step::Stale(hit, Box::new(pending));
+            }
+        }
         let may_wait = || pending.may_fetch() || pending.may_join(head.headers);
         match (pending.otherwise, lookup.personal) {
             (Otherwise::Unsatisfied, _) if !may_wait() => return Step::Unsatisfied,
@@ -579,21 +585,22 @@ impl<S> ResponseCache<S> {
         let Joined::Lead(guard) = pending.join(request.headers()) else {
             return;
         };
-        let (miss, _) = self.to_miss(request, pending, leave);
+        let (miss, _) = self.to_miss::<ReqBody, ResBody>(request, pending, leave);
         let refreshed = miss.refresh(guard);
         let span = tracing::Span::current();
         let cache = &self.settings.cache;
         cache.spawn(tracing::Instrument::instrument(refreshed, span));
     }
 
-    fn to_miss<ReqBody>(
+    fn to_miss<ReqBody, ResBody>(
         &self,
         request: Request<ReqBody>,
         pending: Box<Pending>,
         leave: Leave,
-    ) -> (Box<Miss<S, ReqBody>>, Arc<Lead>)
+    ) -> (Box<Miss<S, ReqBody, ResBody>>, Arc<Lead<ResBody>>)
     where
         S: Clone,
+        ResBody: Body,
     {
         let lead = Arc::new(Lead::default());
         let miss = Box::new(Miss {
@@ -604,6 +611,7 @@ impl<S> ResponseCache<S> {
             leave,
             lead: lead.clone(),
             patience: after(self.settings.wait_timeout),
+            soft: self.settings.soft_timeout.map(after),
             failures: 0,
             is_refresh: false,
         });

@@ -145,6 +145,7 @@ pub(crate) struct Settings {
     pub(crate) detach: bool,
     pub(crate) fill_timeout: Duration,
     pub(crate) wait_timeout: Duration,
+    pub(crate) soft_timeout: Option<Duration>,
     /// How eagerly what is fresh is refreshed ahead of its end; 0: not at all.
     pub(crate) refresh_ahead: f64,
     /// One number for each closure; see [`Settings::fingerprint`].
@@ -186,6 +187,7 @@ impl Settings {
             detach: true,
             fill_timeout: Duration::from_secs(30),
             wait_timeout: Duration::from_secs(5),
+            soft_timeout: None,
             refresh_ahead: 0.0,
             closures: Vec::new(),
             fingerprint: String::new(),
@@ -289,6 +291,7 @@ impl fmt::Debug for Settings {
             .field("detach", &self.detach)
             .field("fill_timeout", &self.fill_timeout)
             .field("wait_timeout", &self.wait_timeout)
+            .field("soft_timeout", &self.soft_timeout)
             .field("refresh_ahead", &self.refresh_ahead)
             .finish_non_exhaustive()
     }

@@ -98,9 +98,33 @@ impl ResponseCacheLayer {
     ///
     /// Default: 30 seconds. A longer one runs on for its client as without a cache; nobody waits
     /// for it, nothing is stored, and without its client it is dropped. Where a stale response stands
-    /// in ([`stale_if_error`](Self::stale_if_error)), its client gets that, and the call is dropped.
+    /// in ([`stale_if_error`](Self::stale_if_error)), its client gets that, and the call is dropped; those
+    /// who come next get it at once, while the inner service is tried in the background, after pauses of 1,
+    /// 2, 4, up to 60 seconds.
     pub fn fill_timeout(self, timeout: Duration) -> Self {
         self.with(|settings| settings.fill_timeout = timeout)
+    }
+
+    /// How long a request waits where a stale response may stand in, before it gets that one.
+    ///
+    /// Default: not set, so that it waits for [`fill_timeout`](Self::fill_timeout) and
+    /// [`wait_timeout`](Self::wait_timeout). The call goes on in the background, and what it brings is
+    /// for those who come later; until then they get the stale one at once. It may stand in within
+    /// `stale-if-error`, of the response or of the layer ([`stale_if_error`](Self::stale_if_error)); where
+    /// nothing may, this limit does not count. It is for the head, not for the body. With `detach(false)`
+    /// the call is dropped instead.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_response_cache::{Cache, ResponseCacheLayer};
+    ///
+    /// let layer = ResponseCacheLayer::new(Cache::in_memory())
+    ///     .stale_if_error(Duration::from_secs(3600))
+    ///     .soft_timeout(Duration::from_millis(300));
+    /// assert!(format!("{layer:?}").contains("soft_timeout: Some(300ms)"));
+    /// ```
+    pub fn soft_timeout(self, timeout: Duration) -> Self {
+        self.with(|settings| settings.soft_timeout = Some(timeout))
     }
 
     /// How long a request waits for somebody else's fill before it calls the inner service itself.

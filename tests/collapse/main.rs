@@ -7,6 +7,7 @@ mod ahead;
 mod failures;
 mod joining;
 mod refreshing;
+mod slow;
 mod stale;
 mod starting;
 mod time;
