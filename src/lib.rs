@@ -130,7 +130,7 @@ pub use policy::CachePolicy;
 pub use query::Query;
 pub use selector::{RequestHead, Selector};
 pub use service::ResponseCache;
-pub use settings::{CacheableMethod, HonoredDirectives};
+pub use settings::{CacheableMethod, HonoredDirectives, Overflow};
 pub use stats::Stats;
 pub use status::{Forward, FrameFault, Reason};
 pub use store::{

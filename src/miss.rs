@@ -13,7 +13,7 @@ use tower_service::Service;
 
 use crate::{
     admission::reduced,
-    answer::{Hit, head_only, judged, may_answer, only_if_cached, respond},
+    answer::{Hit, head_only, judged, may_answer, only_if_cached, respond, unavailable},
     body::ResponseBody,
     entry::Entry,
     flight::{Ending, Joined, Outcome, Shared, Ticket},
@@ -24,7 +24,7 @@ use crate::{
     nesting::{is_stamped, pass, pass_deadline, stamp},
     pending::{Otherwise, Pending},
     policy::Failure,
-    settings::Settings,
+    settings::{Overflow, Settings},
     status::{Forward, Reason},
     store::remote::DEADLINE,
     timer::{after, until, within},
@@ -63,7 +63,7 @@ enum Waited<B: Body> {
     /// Ask again.
     Again,
     Alone(Reason),
-    /// The same, where a stale response may stand in for a service that is slow.
+    /// It cannot wait, or not any longer, for a service that is slow.
     Slow(Reason),
     /// A layer further in answers each for itself.
     InnerLayer,
@@ -84,7 +84,7 @@ where
         if !self.pending.is_head && self.pending.otherwise != Otherwise::Fill {
             return Box::pin(self.look_only()).await;
         }
-        if self.pending.is_known_slow() && self.pending.is_marked(Mark::NotRefreshed) {
+        if self.pending.known_slow().is_some() && self.pending.is_marked(Mark::NotRefreshed) {
             // Just now somebody waited in vain.
             let request = self.request.headers();
             if let Some(response) = standing_in(&self.pending, Failure::Slow, request, self.leave) {
@@ -104,7 +104,11 @@ where
                 match self.follow(ticket).await {
                     Waited::Answered(response) => return Ok(*response),
                     Waited::Again => continue,
-                    Waited::Alone(_) | Waited::Slow(_) | Waited::InnerLayer => break,
+                    Waited::Slow(reason) => match self.overflow(reason) {
+                        Some(response) => return Ok(response),
+                        None => break,
+                    },
+                    Waited::Alone(_) | Waited::InnerLayer => break,
                 }
             }
             // What memory has is good, should the remote store have it as well.
@@ -114,7 +118,7 @@ where
             }
             let waited = match self.pending.join(self.request.headers()) {
                 Joined::Lead(guard) => return self.lead(guard).await,
-                Joined::Follow(_) if self.pending.is_known_slow() => {
+                Joined::Follow(_) if self.pending.known_slow().is_some() => {
                     Waited::Slow(Reason::WaitTimeout)
                 }
                 Joined::Follow(ticket) => self.follow(ticket).await,
@@ -125,9 +129,7 @@ where
                 Waited::Answered(response) => return Ok(*response),
                 Waited::Again => {}
                 Waited::Slow(reason) => {
-                    // Rather stale than one more on a service that is slow.
-                    let request = self.request.headers();
-                    return match standing_in(&self.pending, Failure::Slow, request, self.leave) {
+                    return match self.overflow(reason) {
                         Some(response) => Ok(response),
                         None => self.fill_alone(Some(reason)).await,
                     };
@@ -242,6 +244,24 @@ where
 
     // ---- waiting for somebody else's fill ----
 
+    /// The answer of one who cannot wait, or not any longer: rather stale than one more on a service
+    /// that is slow; `None` if it goes alone.
+    fn overflow(&self, reason: Reason) -> Option<Response<ResponseBody<ResBody>>> {
+        let request = self.request.headers();
+        if let Some(response) = standing_in(&self.pending, Failure::Slow, request, self.leave) {
+            return Some(response);
+        }
+        let Overflow::Unavailable { retry_after } = self.settings.overflow else {
+            return None;
+        };
+        let counters = self.pending.cache.counters();
+        counters.miss();
+        counters.turned_away();
+        let mut response = unavailable(reason, retry_after, self.leave.mode);
+        stamp(response.extensions_mut(), self.leave.stamp);
+        Some(response)
+    }
+
     async fn follow(&mut self, ticket: Ticket) -> Waited<ResBody> {
         if let Some(soft) = self.soft.filter(|soft| *soft < self.patience) {
             let head = poll_fn(|cx| ticket.poll_head(cx).map(drop));
@@ -333,7 +353,7 @@ where
         let end = poll_fn(|cx| ticket.poll_end(cx));
         match until(self.patience, end).await {
             Some(_) => Waited::Again,
-            None => Waited::Alone(Reason::WaitTimeout),
+            None => Waited::Slow(Reason::WaitTimeout),
         }
     }
 

@@ -59,6 +59,7 @@ pub(crate) struct Pending {
     pub(crate) layer: u64,
     pub(crate) cache: Cache,
     pub(crate) fill_timeout: Duration,
+    max_waiting: usize,
     /// For the remote store; `None` where there is none, or the layer's entries stay here.
     pub(crate) path: Option<String>,
     /// Until when the request may wait for the remote store, nested layers included.
@@ -145,6 +146,7 @@ impl Pending {
             layer: settings.id,
             cache: settings.cache.clone(),
             fill_timeout: settings.fill_timeout,
+            max_waiting: settings.max_waiting,
             path: remote.map(|_| lookup.parts.path.to_owned()),
             remote_until: remote
                 .map(|_| remote_deadline(head.extensions).unwrap_or_else(|| after(DEADLINE))),
@@ -168,9 +170,14 @@ impl Pending {
         self.cache.marks().is_set(mark, key, self.cache.now())
     }
 
-    /// Whether others waited longer than one does, and something stale stood in.
-    pub(crate) fn is_known_slow(&self) -> bool {
-        self.stored.is_some() && self.is_marked(Mark::Slow)
+    /// What stands in at once, where others have waited for longer than one does.
+    pub(crate) fn known_slow(&self) -> Option<Hit> {
+        let is_slow = self.stored.is_some() && self.is_marked(Mark::Slow);
+        if is_slow {
+            self.stand_in(Failure::Slow)
+        } else {
+            None
+        }
     }
 
     /// A layer of the same cache further in is known to answer.
@@ -210,6 +217,7 @@ impl Pending {
                 && self.cache.log().is_usable(origin.sequence, origin.target)
         };
         ask(&Terms {
+            max_waiting: self.max_waiting,
             after: if self.no_cache { self.arrived } else { 0 },
             is_current: &is_current,
         })

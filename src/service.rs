@@ -30,7 +30,7 @@ use crate::{
     miss::Miss,
     nesting::{depth, pass, stamp},
     pending::{Otherwise, Pending},
-    policy::{Failure, Reuse, is_ahead, is_for_origin},
+    policy::{Reuse, is_ahead, is_for_origin},
     random,
     settings::Settings,
     status::{Forward, Reason},
@@ -462,9 +462,9 @@ impl<S> ResponseCache<S> {
         } else {
             Otherwise::Fill
         };
-        if pending.otherwise == Otherwise::Fill && pending.is_known_slow() && self.can_refresh() {
+        if pending.otherwise == Otherwise::Fill && self.can_refresh() {
             // As if it were asked for within `stale-while-revalidate`.
-            if let Some(hit) = pending.stand_in(Failure::Slow) {
+            if let Some(hit) = pending.known_slow() {
                 return Step::Stale(hit, Box::new(pending));
             }
         }

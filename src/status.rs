@@ -159,7 +159,7 @@ reasons! {
     OnlyIfCached = "only-if-cached",
 
     // ---- of waiting for somebody else's fill ----
-    /// Waited for another request's fill as long as is allowed, then went alone.
+    /// Waited for another request's fill as long as is allowed, then went alone, or got 503.
     WaitTimeout = "wait-timeout",
     /// As many as are allowed were waiting already.
     TooManyWaiting = "too-many-waiting",

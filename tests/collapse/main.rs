@@ -6,6 +6,7 @@ mod support;
 mod ahead;
 mod failures;
 mod joining;
+mod overflow;
 mod refreshing;
 mod slow;
 mod stale;
