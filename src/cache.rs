@@ -24,6 +24,7 @@ use crate::{
     key::Key,
     marks::{Mark, Marks},
     policy::VaryRule,
+    routes::Routes,
     searches::Searches,
     selector::{Kind, Selector},
     stats::{Counters, Gauges, Stats},
@@ -78,6 +79,7 @@ struct Core {
     flights: Arc<Table>,
     log: Arc<Log>,
     marks: Marks,
+    routes: Routes,
     searches: Searches,
     counters: Counters,
     budget: Arc<Budget>,
@@ -131,6 +133,7 @@ impl Cache {
                 flights: Arc::default(),
                 log,
                 marks: Marks::default(),
+                routes: Routes::default(),
                 searches: Searches::default(),
                 counters: Counters::default(),
                 budget: Budget::new(room),
@@ -302,6 +305,10 @@ impl Cache {
 
     pub(crate) fn marks(&self) -> &Marks {
         &self.core.marks
+    }
+
+    pub(crate) fn routes(&self) -> &Routes {
+        &self.core.routes
     }
 
     pub(crate) fn searches(&self) -> &Searches {

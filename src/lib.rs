@@ -91,6 +91,7 @@ mod random;
 mod redis;
 mod refreshing;
 mod router;
+mod routes;
 mod searches;
 mod selector;
 mod service;

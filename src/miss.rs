@@ -116,6 +116,13 @@ where
             if is_marked(Mark::Uncacheable) || is_marked(Mark::Failing) {
                 return self.fill_alone(None).await;
             }
+            if self.pending.is_of_uncacheable_route() {
+                // Another node may know better.
+                if let Some(response) = Box::pin(self.look_up()).await {
+                    return Ok(response);
+                }
+                return self.fill_alone(None).await;
+            }
             let waited = match self.pending.join(self.request.headers()) {
                 Joined::Lead(guard) => return self.lead(guard).await,
                 Joined::Follow(_) if self.pending.known_slow().is_some() => {
@@ -144,31 +151,38 @@ where
         self.fill_alone(Some(Reason::NotCollapsed)).await
     }
 
+    /// What the remote store has, if there is one; asked once for all who look.
+    async fn look_up(&mut self) -> Option<Response<ResponseBody<ResBody>>> {
+        if !self.pending.may_fetch() {
+            return None;
+        }
+        match self.pending.join_look_up(self.request.headers()) {
+            Joined::Lead(guard) => {
+                let origin = guard.flight().origin();
+                let hit = self.pending.fetch(self.request.headers(), origin).await;
+                guard.end(Ending::Look, Vec::new());
+                if let Some(hit) = hit {
+                    return Some(self.hit(hit));
+                }
+            }
+            Joined::Follow(ticket) | Joined::Behind(ticket) => {
+                let end = poll_fn(|cx| ticket.poll_end(cx));
+                let deadline = self.pending.remote_until;
+                until(deadline.unwrap_or_else(|| after(DEADLINE)), end).await;
+            }
+            Joined::Full => {}
+        }
+        if let Some(hit) = self.pending.look(self.request.headers()) {
+            return Some(self.hit(hit));
+        }
+        let hit = self.pending.look_stale(self.request.headers())?;
+        Some(self.stale(hit))
+    }
+
     /// For a request that fills nothing: what the remote store has, or it goes its way.
-    async fn look_only(self: Box<Self>) -> Answer<ResBody, S::Error> {
-        if self.pending.may_fetch() {
-            match self.pending.join_look_up(self.request.headers()) {
-                Joined::Lead(guard) => {
-                    let origin = guard.flight().origin();
-                    let hit = self.pending.fetch(self.request.headers(), origin).await;
-                    guard.end(Ending::Look, Vec::new());
-                    if let Some(hit) = hit {
-                        return Ok(self.hit(hit));
-                    }
-                }
-                Joined::Follow(ticket) | Joined::Behind(ticket) => {
-                    let end = poll_fn(|cx| ticket.poll_end(cx));
-                    let deadline = self.pending.remote_until;
-                    until(deadline.unwrap_or_else(|| after(DEADLINE)), end).await;
-                }
-                Joined::Full => {}
-            }
-            if let Some(hit) = self.pending.look(self.request.headers()) {
-                return Ok(self.hit(hit));
-            }
-            if let Some(hit) = self.pending.look_stale(self.request.headers()) {
-                return Ok(self.stale(hit));
-            }
+    async fn look_only(mut self: Box<Self>) -> Answer<ResBody, S::Error> {
+        if let Some(response) = self.look_up().await {
+            return Ok(response);
         }
         match self.pending.otherwise {
             Otherwise::Pass(reason) => self.pass_missed(reason).await,

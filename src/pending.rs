@@ -170,6 +170,19 @@ impl Pending {
         self.cache.marks().is_set(mark, key, self.cache.now())
     }
 
+    /// The route, where it is known: its keys have much in common.
+    pub(crate) fn route(&self) -> Option<u64> {
+        (self.route_mark != self.mark).then_some(self.route_mark)
+    }
+
+    /// Nothing is known of the key, but of its route that nothing is storable.
+    pub(crate) fn is_of_uncacheable_route(&self) -> bool {
+        let is_cold = self.local.is_none() && self.stored.is_none();
+        let routes = self.cache.routes();
+        let is_uncacheable = |route| routes.is_uncacheable(route, self.cache.now());
+        is_cold && self.route().is_some_and(is_uncacheable)
+    }
+
     /// What stands in at once, where others have waited for longer than one does.
     pub(crate) fn known_slow(&self) -> Option<Hit> {
         let is_slow = self.stored.is_some() && self.is_marked(Mark::Slow);

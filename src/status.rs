@@ -217,6 +217,29 @@ reasons! {
     InnerError = "inner-error",
 }
 
+impl Reason {
+    /// Whether it is likely to hold for other responses of a route, too: its handler makes them so, and
+    /// not one of them what it is.
+    pub(crate) const fn is_of_route(self) -> bool {
+        matches!(
+            self,
+            Self::NoStore
+                | Self::Private
+                | Self::NoCache
+                | Self::SetCookie
+                | Self::VaryAny
+                | Self::VaryCredential
+                | Self::Silent
+                | Self::Stale
+                | Self::Policy
+                | Self::StoreWhen
+                | Self::Stream
+                | Self::CorsCredentials
+                | Self::CspNonce
+        )
+    }
+}
+
 words! {
     /// Why what a remote store had under a key was refused.
     ///

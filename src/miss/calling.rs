@@ -274,6 +274,9 @@ where
         let exact = body.size_hint().exact();
         let body = match judge(&settings, &pending, &headers, &mut head, exact, started) {
             Judged::Share(shared, is_stored) => {
+                if let (true, Some(route)) = (is_stored, pending.route()) {
+                    cache.routes().storable(route);
+                }
                 let length = shared.length;
                 let key = pending.key_of(&head.headers);
                 pending.make_way(&key);
@@ -327,6 +330,11 @@ where
                         reason != Reason::Status || head.status != StatusCode::NOT_MODIFIED;
                     let lasts = is_said && pending.personal.is_none();
                     cache.refuse(reason, lasts.then_some(pending.mark));
+                    // What is not there says nothing of what is.
+                    let is_of_route = lasts && head.status.is_success() && reason.is_of_route();
+                    if let (true, Some(route)) = (is_of_route, pending.route()) {
+                        cache.routes().refused(route, pending.mark, cache.now());
+                    }
                 }
                 pending.forget(reason, head.status);
                 guard.end(Ending::Refused(reason), Vec::new());

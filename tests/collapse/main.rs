@@ -8,6 +8,7 @@ mod failures;
 mod joining;
 mod overflow;
 mod refreshing;
+mod routes;
 mod slow;
 mod stale;
 mod starting;
