@@ -555,7 +555,8 @@ impl<S> ResponseCache<S> {
         ResBody::Data: Send,
         ResBody::Error: Send,
     {
-        let (miss, lead) = self.to_miss(request, pending, leave);
+        let miss = self.to_miss(request, pending, leave);
+        let lead = miss.lead.clone();
         let detach = self.settings.detach.then(|| Detach {
             cache: self.settings.cache.clone(),
             span: tracing::Span::current(),
@@ -585,7 +586,7 @@ impl<S> ResponseCache<S> {
         let Joined::Lead(guard) = pending.join(request.headers()) else {
             return;
         };
-        let (miss, _) = self.to_miss::<ReqBody, ResBody>(request, pending, leave);
+        let miss = self.to_miss::<ReqBody, ResBody>(request, pending, leave);
         let refreshed = miss.refresh(guard);
         let span = tracing::Span::current();
         let cache = &self.settings.cache;
@@ -597,24 +598,22 @@ impl<S> ResponseCache<S> {
         request: Request<ReqBody>,
         pending: Box<Pending>,
         leave: Leave,
-    ) -> (Box<Miss<S, ReqBody, ResBody>>, Arc<Lead<ResBody>>)
+    ) -> Box<Miss<S, ReqBody, ResBody>>
     where
         S: Clone,
         ResBody: Body,
     {
-        let lead = Arc::new(Lead::default());
-        let miss = Box::new(Miss {
+        Box::new(Miss {
             inner: self.inner.clone(),
             settings: self.settings.clone(),
             request,
             pending,
             leave,
-            lead: lead.clone(),
+            lead: Arc::new(Lead::default()),
             patience: after(self.settings.wait_timeout),
             soft: self.settings.soft_timeout.map(after),
             failures: 0,
             is_refresh: false,
-        });
-        (miss, lead)
+        })
     }
 }
