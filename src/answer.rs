@@ -5,6 +5,7 @@ use std::{
     mem,
     ops::Range,
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -12,7 +13,7 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
     header::{
         CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_RANGE,
-        CONTENT_TYPE, ETAG, EXPIRES, LAST_MODIFIED,
+        CONTENT_TYPE, ETAG, EXPIRES, LAST_MODIFIED, RETRY_AFTER,
     },
 };
 use http_body::Body;
@@ -309,6 +310,31 @@ pub(crate) fn respond<B>(head: &StoredHead, headers: HeaderMap, body: B) -> Resp
     *response.version_mut() = head.version;
     // What was there is an empty map, which owns nothing: to drop it would cost fifty instructions.
     mem::forget(mem::replace(response.headers_mut(), headers));
+    response
+}
+
+/// To a request that cannot wait for somebody else's fill (RFC 9110, 15.6.4 and 10.2.3).
+pub(crate) fn unavailable<B: Body>(
+    reason: Reason,
+    retry_after: Duration,
+    mode: StatusHeaders,
+) -> Response<ResponseBody<B>> {
+    let mut response = Response::new(ResponseBody::empty());
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    // Whole seconds, and not too early.
+    let part = u64::from(retry_after.subsec_nanos() > 0);
+    let seconds = retry_after.as_secs().saturating_add(part);
+    let headers = response.headers_mut();
+    headers.insert(RETRY_AFTER, seconds.into());
+    let said = Forwarded {
+        forward: None,
+        status: None,
+        stored: false,
+        collapsed: false,
+        ttl: None,
+        detail: Some(reason),
+    };
+    say_forwarded(headers, said, mode);
     response
 }
 

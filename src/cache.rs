@@ -24,6 +24,7 @@ use crate::{
     key::Key,
     marks::{Mark, Marks},
     policy::VaryRule,
+    routes::Routes,
     searches::Searches,
     selector::{Kind, Selector},
     stats::{Counters, Gauges, Stats},
@@ -80,6 +81,7 @@ struct Core {
     flights: Arc<Table>,
     log: Arc<Log>,
     marks: Marks,
+    routes: Routes,
     searches: Searches,
     counters: Counters,
     budget: Arc<Budget>,
@@ -162,6 +164,7 @@ impl Cache {
                 flights: Arc::default(),
                 log,
                 marks: Marks::default(),
+                routes: Routes::default(),
                 searches: Searches::default(),
                 counters: Counters::default(),
                 budget: Budget::new(room),
@@ -355,6 +358,10 @@ impl Cache {
     pub(crate) fn is_marked(&self, mark: Mark, key: u64) -> bool {
         let until = self.core.marks.until(mark, key);
         until.is_some_and(|until| self.now() < until)
+    }
+
+    pub(crate) fn routes(&self) -> &Routes {
+        &self.core.routes
     }
 
     pub(crate) fn searches(&self) -> &Searches {

@@ -32,9 +32,6 @@ use crate::{
     },
 };
 
-/// How many may wait for one flight; more go alone.
-const MAX_WAITING: usize = 16_384;
-
 /// What requests must have in common to be answered by one flight.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FlightId {
@@ -220,9 +217,9 @@ impl Flight {
     }
 
     /// A place among those who wait, or `None` if there are too many or it is over.
-    fn ticket(self: &Arc<Self>) -> Option<Ticket> {
+    fn ticket(self: &Arc<Self>, max_waiting: usize) -> Option<Ticket> {
         let mut state = self.state();
-        if state.waiting >= MAX_WAITING {
+        if state.waiting >= max_waiting {
             return None;
         }
         Some(self.seat(&mut state))
@@ -493,6 +490,8 @@ pub(crate) enum Joined {
 
 /// What a request expects of a flight that it joins.
 pub(crate) struct Terms<'t> {
+    /// How many may wait for it.
+    pub(crate) max_waiting: usize,
     /// Only a fill with a higher number.
     pub(crate) after: u64,
     /// Whether this flight may still be joined: not invalidated, as far as is known, and not too old.
@@ -534,7 +533,7 @@ impl Table {
         if let Some(flight) = piece.get(id) {
             if (terms.is_current)(flight) && !flight.is_over() {
                 let is_early = flight.origin.fill <= terms.after;
-                return match flight.ticket() {
+                return match flight.ticket(terms.max_waiting) {
                     Some(ticket) if is_early => Joined::Behind(ticket),
                     Some(ticket) => Joined::Follow(ticket),
                     None => Joined::Full,
@@ -557,7 +556,11 @@ impl Table {
         let flight = piece.get(id)?;
         let answers =
             flight.origin.fill > terms.after && (terms.is_current)(flight) && !flight.is_over();
-        if answers { flight.ticket() } else { None }
+        if answers {
+            flight.ticket(terms.max_waiting)
+        } else {
+            None
+        }
     }
 
     fn remove(&self, id: &FlightId, flight: &Arc<Flight>) {

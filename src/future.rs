@@ -5,7 +5,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
 };
 
@@ -157,21 +157,61 @@ pin_project! {
 struct Working<B: Body, E> {
     /// Taken out while polled, so that a panic drops it.
     work: Option<Work<B, E>>,
-    lead: Arc<Lead>,
+    lead: Arc<Lead<B>>,
     detach: Option<(Detach, SpawnWork<B, E>)>,
 }
 
-/// Whether the work is a fill that others may be waiting for, and until when.
-#[derive(Debug, Default)]
-pub(crate) struct Lead(Mutex<Option<Instant>>);
+/// What the work of a miss and its client's future know of each other.
+pub(crate) struct Lead<B: Body>(Mutex<Leading<B>>);
 
-impl Lead {
-    pub(crate) fn set(&self, until: Option<Instant>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = until;
+struct Leading<B: Body> {
+    /// Whether the work is a fill that others may be waiting for, and until when.
+    until: Option<Instant>,
+    /// What the client gets before the work is done.
+    answer: Option<Response<ResponseBody<B>>>,
+    /// The client has left, or has its answer.
+    is_left: bool,
+}
+
+impl<B: Body> Default for Lead<B> {
+    fn default() -> Self {
+        Self(Mutex::new(Leading {
+            until: None,
+            answer: None,
+            is_left: false,
+        }))
+    }
+}
+
+impl<B: Body> Lead<B> {
+    fn state(&self) -> MutexGuard<'_, Leading<B>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn get(&self) -> Option<Instant> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn set(&self, until: Option<Instant>) {
+        self.state().until = until;
+    }
+
+    /// Answers the client now; the work goes on as if it had left. To be called by the work while it
+    /// is polled.
+    pub(crate) fn answer(&self, response: Response<ResponseBody<B>>) {
+        self.state().answer = Some(response);
+    }
+
+    /// Whether nobody waits for the answer of the work.
+    pub(crate) fn is_left(&self) -> bool {
+        self.state().is_left
+    }
+
+    fn take_answer(&self) -> Option<Response<ResponseBody<B>>> {
+        self.state().answer.take()
+    }
+
+    /// The client leaves; until when the work goes on.
+    fn leave(&self) -> Option<Instant> {
+        let mut state = self.state();
+        state.is_left = true;
+        state.until
     }
 }
 
@@ -199,14 +239,21 @@ where
     cache.spawn(tracing::Instrument::instrument(ended, span));
 }
 
-impl<B: Body, E> Drop for Working<B, E> {
-    fn drop(&mut self) {
+impl<B: Body, E> Working<B, E> {
+    /// Lets the work go on without its client, if it is to.
+    fn leave(&mut self) {
         let Some(work) = self.work.take() else {
             return;
         };
-        if let (Some(deadline), Some((detach, spawn))) = (self.lead.get(), self.detach.take()) {
+        if let (Some(deadline), Some((detach, spawn))) = (self.lead.leave(), self.detach.take()) {
             spawn(detach, deadline, work);
         }
+    }
+}
+
+impl<B: Body, E> Drop for Working<B, E> {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
@@ -242,7 +289,7 @@ where
 
     pub(crate) fn working(
         work: Work<ResBody, S::Error>,
-        lead: Arc<Lead>,
+        lead: Arc<Lead<ResBody>>,
         detach: Option<Detach>,
     ) -> Self
     where
@@ -292,10 +339,17 @@ where
             KindProj::Working { work } => {
                 let mut current = work.work.take().expect("polled after it was ready");
                 let polled = current.as_mut().poll(cx);
-                if polled.is_pending() {
-                    work.work = Some(current);
+                if polled.is_ready() {
+                    return polled;
                 }
-                polled
+                work.work = Some(current);
+                match work.lead.take_answer() {
+                    None => Poll::Pending,
+                    Some(response) => {
+                        work.leave();
+                        Poll::Ready(Ok(response))
+                    }
+                }
             }
         }
     }

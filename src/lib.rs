@@ -97,6 +97,7 @@ mod random;
 mod redis;
 mod refreshing;
 mod router;
+mod routes;
 mod searches;
 mod selector;
 mod service;
@@ -138,7 +139,7 @@ pub use policy::{CachePolicy, Tags};
 pub use query::Query;
 pub use selector::{RequestHead, Selector, Tag};
 pub use service::ResponseCache;
-pub use settings::{CacheableMethod, HonoredDirectives};
+pub use settings::{CacheableMethod, HonoredDirectives, Overflow};
 pub use stats::Stats;
 pub use status::{Forward, FrameFault, Reason};
 pub use store::{

@@ -22,6 +22,8 @@ pub(crate) enum Mark {
     Failing,
     /// It could not be refreshed just now: what is stored is served without another try.
     NotRefreshed,
+    /// Its fills take longer than one waits, and something stale may stand in: nobody waits again.
+    Slow,
     /// Its responses are explicitly shareable: requests with cookies may wait for one.
     Shareable,
     /// A layer further in answers.
@@ -34,6 +36,8 @@ impl Mark {
         match self {
             Self::Failing | Self::NotRefreshed => 1_000,
             Self::Uncacheable | Self::Shareable => 60_000,
+            // Longer than the longest pause and a call after it, which sets it anew.
+            Self::Slow => 120_000,
             Self::InnerLayer => 600_000,
         }
     }
@@ -107,6 +111,7 @@ impl Marks {
     pub(crate) fn stored(&self, key: u64, is_fresh: bool, now: Millis) {
         let refreshed = place(Mark::NotRefreshed, key);
         let mut marks = self.table();
+        marks.remove(&place(Mark::Slow, key));
         if is_fresh {
             marks.remove(&refreshed);
             marks.remove(&place(Mark::Uncacheable, key));

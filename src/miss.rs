@@ -13,7 +13,7 @@ use tower_service::Service;
 
 use crate::{
     admission::reduced,
-    answer::{Hit, head_only, judged, may_answer, only_if_cached, respond},
+    answer::{Hit, head_only, judged, may_answer, only_if_cached, respond, unavailable},
     body::ResponseBody,
     entry::Entry,
     flight::{Ending, Joined, Outcome, Shared, Ticket},
@@ -25,7 +25,7 @@ use crate::{
     nesting::{is_stamped, pass, pass_deadline, stamp},
     pending::{Otherwise, Pending},
     policy::Failure,
-    settings::Settings,
+    settings::{Overflow, Settings},
     status::{Forward, Reason},
     store::remote::DEADLINE,
     timer::{after, until, within},
@@ -41,15 +41,17 @@ const OPEN_BODY_WAIT: Duration = Duration::from_millis(250);
 const MAX_ROUNDS: u32 = 8;
 
 /// A request on its way to an answer.
-pub(crate) struct Miss<S, ReqBody> {
+pub(crate) struct Miss<S, ReqBody, ResBody: Body> {
     pub(crate) inner: S,
     pub(crate) settings: Arc<Settings>,
     pub(crate) request: Request<ReqBody>,
     pub(crate) pending: Box<Pending>,
     pub(crate) leave: Leave,
-    pub(crate) lead: Arc<Lead>,
+    pub(crate) lead: Arc<Lead<ResBody>>,
     /// For all waiting together, however often it begins anew.
     pub(crate) patience: Instant,
+    /// When it gets what is stale instead, if that may stand in.
+    pub(crate) soft: Option<Instant>,
     /// Fills of others that it waited for in vain.
     pub(crate) failures: u32,
     /// Its client was answered already, with what is stale.
@@ -62,13 +64,13 @@ enum Waited<B: Body> {
     /// Ask again.
     Again,
     Alone(Reason),
-    /// The same, where a stale response may stand in for a service that is slow.
+    /// It cannot wait, or not any longer, for a service that is slow.
     Slow(Reason),
     /// A layer further in answers each for itself.
     InnerLayer,
 }
 
-impl<S, ReqBody, ResBody> Miss<S, ReqBody>
+impl<S, ReqBody, ResBody> Miss<S, ReqBody, ResBody>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
     ReqBody: Body,
@@ -83,6 +85,13 @@ where
         if !self.pending.is_head && self.pending.otherwise != Otherwise::Fill {
             return Box::pin(self.look_only()).await;
         }
+        if self.pending.known_slow().is_some() && self.pending.is_marked(Mark::NotRefreshed) {
+            // Just now somebody waited in vain.
+            let request = self.request.headers();
+            if let Some(response) = standing_in(&self.pending, Failure::Slow, request, self.leave) {
+                return Ok(response);
+            }
+        }
         for round in 0..MAX_ROUNDS {
             if round > 0 {
                 if let Some(hit) = self.pending.look(self.request.headers()) {
@@ -96,7 +105,11 @@ where
                 match self.follow(ticket).await {
                     Waited::Answered(response) => return Ok(*response),
                     Waited::Again => continue,
-                    Waited::Alone(_) | Waited::Slow(_) | Waited::InnerLayer => break,
+                    Waited::Slow(reason) => match self.overflow(reason) {
+                        Some(response) => return Ok(response),
+                        None => break,
+                    },
+                    Waited::Alone(_) | Waited::InnerLayer => break,
                 }
             }
             // What memory has is good, should the remote store have it as well.
@@ -104,8 +117,18 @@ where
             if is_marked(Mark::Uncacheable) || is_marked(Mark::Failing) {
                 return self.fill_alone(None).await;
             }
+            if self.pending.is_of_uncacheable_route() {
+                // Another node may know better.
+                if let Some(response) = Box::pin(self.look_up()).await {
+                    return Ok(response);
+                }
+                return self.fill_alone(None).await;
+            }
             let waited = match self.pending.join(self.request.headers()) {
                 Joined::Lead(guard) => return self.lead(guard).await,
+                Joined::Follow(_) if self.pending.known_slow().is_some() => {
+                    Waited::Slow(Reason::WaitTimeout)
+                }
                 Joined::Follow(ticket) => self.follow(ticket).await,
                 Joined::Behind(ticket) => self.follow_to_end(ticket).await,
                 Joined::Full => Waited::Slow(Reason::TooManyWaiting),
@@ -114,9 +137,7 @@ where
                 Waited::Answered(response) => return Ok(*response),
                 Waited::Again => {}
                 Waited::Slow(reason) => {
-                    // Rather stale than one more on a service that is slow.
-                    let request = self.request.headers();
-                    return match standing_in(&self.pending, Failure::Slow, request, self.leave) {
+                    return match self.overflow(reason) {
                         Some(response) => Ok(response),
                         None => self.fill_alone(Some(reason)).await,
                     };
@@ -131,31 +152,38 @@ where
         self.fill_alone(Some(Reason::NotCollapsed)).await
     }
 
+    /// What the remote store has, if there is one; asked once for all who look.
+    async fn look_up(&mut self) -> Option<Response<ResponseBody<ResBody>>> {
+        if !self.pending.may_fetch() {
+            return None;
+        }
+        match self.pending.join_look_up(self.request.headers()) {
+            Joined::Lead(guard) => {
+                let origin = guard.flight().origin();
+                let hit = self.pending.fetch(self.request.headers(), origin).await;
+                guard.end(Ending::Look, Vec::new());
+                if let Some(hit) = hit {
+                    return Some(self.hit(hit));
+                }
+            }
+            Joined::Follow(ticket) | Joined::Behind(ticket) => {
+                let end = poll_fn(|cx| ticket.poll_end(cx));
+                let deadline = self.pending.remote_until;
+                until(deadline.unwrap_or_else(|| after(DEADLINE)), end).await;
+            }
+            Joined::Full => {}
+        }
+        if let Some(hit) = self.pending.look(self.request.headers()) {
+            return Some(self.hit(hit));
+        }
+        let hit = self.pending.look_stale(self.request.headers())?;
+        Some(self.stale(hit))
+    }
+
     /// For a request that fills nothing: what the remote store has, or it goes its way.
-    async fn look_only(self: Box<Self>) -> Answer<ResBody, S::Error> {
-        if self.pending.may_fetch() {
-            match self.pending.join_look_up(self.request.headers()) {
-                Joined::Lead(guard) => {
-                    let origin = guard.flight().origin();
-                    let hit = self.pending.fetch(self.request.headers(), origin).await;
-                    guard.end(Ending::Look, Vec::new());
-                    if let Some(hit) = hit {
-                        return Ok(self.hit(hit));
-                    }
-                }
-                Joined::Follow(ticket) | Joined::Behind(ticket) => {
-                    let end = poll_fn(|cx| ticket.poll_end(cx));
-                    let deadline = self.pending.remote_until;
-                    until(deadline.unwrap_or_else(|| after(DEADLINE)), end).await;
-                }
-                Joined::Full => {}
-            }
-            if let Some(hit) = self.pending.look(self.request.headers()) {
-                return Ok(self.hit(hit));
-            }
-            if let Some(hit) = self.pending.look_stale(self.request.headers()) {
-                return Ok(self.stale(hit));
-            }
+    async fn look_only(mut self: Box<Self>) -> Answer<ResBody, S::Error> {
+        if let Some(response) = self.look_up().await {
+            return Ok(response);
         }
         match self.pending.otherwise {
             Otherwise::Pass(reason) => self.pass_missed(reason).await,
@@ -232,7 +260,35 @@ where
 
     // ---- waiting for somebody else's fill ----
 
+    /// The answer of one who cannot wait, or not any longer: rather stale than one more on a service
+    /// that is slow; `None` if it goes alone.
+    fn overflow(&self, reason: Reason) -> Option<Response<ResponseBody<ResBody>>> {
+        let request = self.request.headers();
+        if let Some(response) = standing_in(&self.pending, Failure::Slow, request, self.leave) {
+            return Some(response);
+        }
+        let Overflow::Unavailable { retry_after } = self.settings.overflow else {
+            return None;
+        };
+        let counters = self.pending.cache.counters();
+        counters.miss();
+        counters.turned_away();
+        let mut response = unavailable(reason, retry_after, self.leave.mode);
+        stamp(response.extensions_mut(), self.leave.stamp);
+        Some(response)
+    }
+
     async fn follow(&mut self, ticket: Ticket) -> Waited<ResBody> {
+        if let Some(soft) = self.soft.filter(|soft| *soft < self.patience) {
+            let head = poll_fn(|cx| ticket.poll_head(cx).map(drop));
+            if until(soft, head).await.is_none() {
+                let request = self.request.headers();
+                let stood_in = standing_in(&self.pending, Failure::Slow, request, self.leave);
+                if let Some(response) = stood_in {
+                    return Waited::Answered(Box::new(response));
+                }
+            }
+        }
         let head = poll_fn(|cx| ticket.poll_head(cx));
         let Some(outcome) = until(self.patience, head).await else {
             return Waited::Slow(Reason::WaitTimeout);
@@ -318,7 +374,7 @@ where
         let end = poll_fn(|cx| ticket.poll_end(cx));
         match until(self.patience, end).await {
             Some(_) => Waited::Again,
-            None => Waited::Alone(Reason::WaitTimeout),
+            None => Waited::Slow(Reason::WaitTimeout),
         }
     }
 

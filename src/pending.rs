@@ -62,6 +62,7 @@ pub(crate) struct Pending {
     pub(crate) layer: u64,
     pub(crate) cache: Cache,
     pub(crate) fill_timeout: Duration,
+    max_waiting: usize,
     /// For the remote store; `None` where there is none, or the layer's entries stay here.
     pub(crate) path: Option<String>,
     /// Until when the request may wait for the remote store, nested layers included.
@@ -164,6 +165,7 @@ impl Pending {
             layer: settings.id,
             cache: settings.cache.clone(),
             fill_timeout: settings.fill_timeout,
+            max_waiting: settings.max_waiting,
             path: remote.map(|_| lookup.parts.path.to_owned()),
             remote_until: remote
                 .map(|_| remote_deadline(head.extensions).unwrap_or_else(|| after(DEADLINE))),
@@ -186,6 +188,29 @@ impl Pending {
             self.mark
         };
         self.cache.is_marked(mark, key)
+    }
+
+    /// The route, where it is known: its keys have much in common.
+    pub(crate) fn route(&self) -> Option<u64> {
+        (self.route_mark != self.mark).then_some(self.route_mark)
+    }
+
+    /// Nothing is known of the key, but of its route that nothing is storable.
+    pub(crate) fn is_of_uncacheable_route(&self) -> bool {
+        let is_cold = self.local.is_none() && self.stored.is_none();
+        let routes = self.cache.routes();
+        let is_uncacheable = |route| routes.is_uncacheable(route, self.cache.now());
+        is_cold && self.route().is_some_and(is_uncacheable)
+    }
+
+    /// What stands in at once, where others have waited for longer than one does.
+    pub(crate) fn known_slow(&self) -> Option<Hit> {
+        let is_slow = self.stored.is_some() && self.is_marked(Mark::Slow);
+        if is_slow {
+            self.stand_in(Failure::Slow)
+        } else {
+            None
+        }
     }
 
     /// A layer of the same cache further in is known to answer.
@@ -225,6 +250,7 @@ impl Pending {
                 && self.may_get(flight, flight.head())
         };
         ask(&Terms {
+            max_waiting: self.max_waiting,
             after: if self.no_cache { self.arrived } else { 0 },
             is_current: &is_current,
         })

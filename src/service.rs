@@ -477,6 +477,12 @@ impl<S> ResponseCache<S> {
         } else {
             Otherwise::Fill
         };
+        if pending.otherwise == Otherwise::Fill && self.can_refresh() {
+            // As if it were asked for within `stale-while-revalidate`.
+            if let Some(hit) = pending.known_slow() {
+                return Step::Stale(hit, Box::new(pending));
+            }
+        }
         let may_wait = || pending.may_fetch() || pending.may_join(head.headers);
         match (pending.otherwise, lookup.personal) {
             (Otherwise::Unsatisfied, _) if !may_wait() => return Step::Unsatisfied,
@@ -565,7 +571,8 @@ impl<S> ResponseCache<S> {
         ResBody::Data: Send,
         ResBody::Error: Send,
     {
-        let (miss, lead) = self.to_miss(request, pending, leave);
+        let miss = self.to_miss(request, pending, leave);
+        let lead = miss.lead.clone();
         let detach = self.settings.detach.then(|| Detach {
             cache: self.settings.cache.clone(),
             span: tracing::Span::current(),
@@ -595,34 +602,34 @@ impl<S> ResponseCache<S> {
         let Joined::Lead(guard) = pending.join(request.headers()) else {
             return;
         };
-        let (miss, _) = self.to_miss(request, pending, leave);
+        let miss = self.to_miss::<ReqBody, ResBody>(request, pending, leave);
         let refreshed = miss.refresh(guard);
         let span = tracing::Span::current();
         let cache = &self.settings.cache;
         cache.spawn(tracing::Instrument::instrument(refreshed, span));
     }
 
-    fn to_miss<ReqBody>(
+    fn to_miss<ReqBody, ResBody>(
         &self,
         request: Request<ReqBody>,
         pending: Box<Pending>,
         leave: Leave,
-    ) -> (Box<Miss<S, ReqBody>>, Arc<Lead>)
+    ) -> Box<Miss<S, ReqBody, ResBody>>
     where
         S: Clone,
+        ResBody: Body,
     {
-        let lead = Arc::new(Lead::default());
-        let miss = Box::new(Miss {
+        Box::new(Miss {
             inner: self.inner.clone(),
             settings: self.settings.clone(),
             request,
             pending,
             leave,
-            lead: lead.clone(),
+            lead: Arc::new(Lead::default()),
             patience: after(self.settings.wait_timeout),
+            soft: self.settings.soft_timeout.map(after),
             failures: 0,
             is_refresh: false,
-        });
-        (miss, lead)
+        })
     }
 }

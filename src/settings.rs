@@ -85,6 +85,21 @@ pub enum CacheableMethod {
     Query,
 }
 
+/// What becomes of a request that may not wait, or not any longer, for somebody else's fill, and for which
+/// nothing stale may stand in; for [`ResponseCacheLayer::overflow`](crate::ResponseCacheLayer::overflow).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Overflow {
+    /// It calls the inner service for itself.
+    #[default]
+    Alone,
+    /// It is answered with 503 (Service Unavailable), to try again after this time, in whole seconds.
+    Unavailable {
+        /// What `Retry-After` says (RFC 9110, 10.2.3).
+        retry_after: Duration,
+    },
+}
+
 /// The methods of a layer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Methods {
@@ -146,6 +161,9 @@ pub(crate) struct Settings {
     pub(crate) detach: bool,
     pub(crate) fill_timeout: Duration,
     pub(crate) wait_timeout: Duration,
+    pub(crate) soft_timeout: Option<Duration>,
+    pub(crate) max_waiting: usize,
+    pub(crate) overflow: Overflow,
     /// How eagerly what is fresh is refreshed ahead of its end; 0: not at all.
     pub(crate) refresh_ahead: f64,
     /// One number for each closure; see [`Settings::fingerprint`].
@@ -188,6 +206,9 @@ impl Settings {
             detach: true,
             fill_timeout: Duration::from_secs(30),
             wait_timeout: Duration::from_secs(5),
+            soft_timeout: None,
+            max_waiting: 16_384,
+            overflow: Overflow::default(),
             refresh_ahead: 0.0,
             closures: Vec::new(),
             fingerprint: String::new(),
@@ -291,6 +312,9 @@ impl fmt::Debug for Settings {
             .field("detach", &self.detach)
             .field("fill_timeout", &self.fill_timeout)
             .field("wait_timeout", &self.wait_timeout)
+            .field("soft_timeout", &self.soft_timeout)
+            .field("max_waiting", &self.max_waiting)
+            .field("overflow", &self.overflow)
             .field("refresh_ahead", &self.refresh_ahead)
             .finish_non_exhaustive()
     }

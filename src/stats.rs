@@ -24,6 +24,7 @@ pub(crate) struct Counters {
     stored: AtomicU64,
     failed_fills: AtomicU64,
     validated: AtomicU64,
+    turned_away: AtomicU64,
     bypasses: [AtomicU64; REASONS],
     refusals: [AtomicU64; REASONS],
 }
@@ -39,6 +40,7 @@ impl Default for Counters {
             stored: AtomicU64::default(),
             failed_fills: AtomicU64::default(),
             validated: AtomicU64::default(),
+            turned_away: AtomicU64::default(),
             bypasses: array::from_fn(|_| AtomicU64::default()),
             refusals: array::from_fn(|_| AtomicU64::default()),
         }
@@ -59,6 +61,9 @@ impl Counters {
     }
     pub(crate) fn validated(&self) {
         raise(&self.validated);
+    }
+    pub(crate) fn turned_away(&self) {
+        raise(&self.turned_away);
     }
     pub(crate) fn miss(&self) {
         raise(&self.misses.0);
@@ -94,6 +99,7 @@ impl Counters {
             stored: load(&self.stored),
             failed_fills: load(&self.failed_fills),
             validated: load(&self.validated),
+            turned_away: load(&self.turned_away),
             bypasses: array::from_fn(|i| load(&self.bypasses[i])),
             refusals: array::from_fn(|i| load(&self.refusals[i])),
             gauges,
@@ -142,6 +148,7 @@ pub struct Stats {
     stored: u64,
     failed_fills: u64,
     validated: u64,
+    turned_away: u64,
     bypasses: [u64; REASONS],
     refusals: [u64; REASONS],
     gauges: Gauges,
@@ -197,6 +204,13 @@ impl Stats {
     #[must_use]
     pub fn failed_fills(&self) -> u64 {
         self.failed_fills
+    }
+
+    /// Those of the [`misses`](Self::misses) that were answered with 503, because they could not wait
+    /// for somebody else's call ([`Overflow::Unavailable`](crate::Overflow::Unavailable)).
+    #[must_use]
+    pub fn turned_away(&self) -> u64 {
+        self.turned_away
     }
 
     /// Requests that were not looked up for this reason, or were and then passed on for it.
@@ -338,6 +352,9 @@ impl fmt::Display for Stats {
             self.failed_fills,
             self.store_errors(),
         )?;
+        if self.turned_away > 0 {
+            write!(f, " turned_away={}", self.turned_away)?;
+        }
         if *remote != RemoteStats::default() {
             write!(f, "{remote}")?;
         }
@@ -370,6 +387,7 @@ mod tests {
         counters.bypass(Reason::Cookie);
         counters.refusal(Reason::SetCookie);
         counters.refusal(Reason::SetCookie);
+        counters.turned_away();
         let stats = counters.read(Gauges::default());
         assert_eq!((stats.hits(), stats.misses()), (2, 1));
         assert_eq!(stats.bypasses(Reason::Cookie), 1);
@@ -378,6 +396,7 @@ mod tests {
         assert!((stats.hit_ratio() - 2.0 / 3.0).abs() < 1e-9);
         let line = stats.to_string();
         assert!(line.contains("hits=2 stale=0 misses=1"), "{line}");
+        assert!(line.contains(" turned_away=1 "), "{line}");
         assert!(
             line.contains("bypass.cookie=1 refused.set-cookie=2"),
             "{line}"

@@ -162,7 +162,7 @@ reasons! {
     OnlyIfCached = "only-if-cached",
 
     // ---- of waiting for somebody else's fill ----
-    /// Waited for another request's fill as long as is allowed, then went alone.
+    /// Waited for another request's fill as long as is allowed, then went alone, or got 503.
     WaitTimeout = "wait-timeout",
     /// As many as are allowed were waiting already.
     TooManyWaiting = "too-many-waiting",
@@ -220,6 +220,29 @@ reasons! {
     Superseded = "superseded",
     /// The inner service failed, panicked, or was dropped.
     InnerError = "inner-error",
+}
+
+impl Reason {
+    /// Whether it is likely to hold for other responses of a route, too: its handler makes them so, and
+    /// not one of them what it is.
+    pub(crate) const fn is_of_route(self) -> bool {
+        matches!(
+            self,
+            Self::NoStore
+                | Self::Private
+                | Self::NoCache
+                | Self::SetCookie
+                | Self::VaryAny
+                | Self::VaryCredential
+                | Self::Silent
+                | Self::Stale
+                | Self::Policy
+                | Self::StoreWhen
+                | Self::Stream
+                | Self::CorsCredentials
+                | Self::CspNonce
+        )
+    }
 }
 
 words! {

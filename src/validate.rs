@@ -47,6 +47,10 @@ pub(crate) fn standing_in<B: Body>(
     leave: Leave,
 ) -> Option<Response<ResponseBody<B>>> {
     let hit = pending.stand_in(failure)?;
+    if failure == Failure::Slow {
+        // Those who come next do not wait as long.
+        pending.cache.marks().set(Mark::Slow, pending.mark, hit.now);
+    }
     let status = match failure {
         Failure::Status(status) => Some(status.as_u16()),
         Failure::Error | Failure::Slow => None,

@@ -77,6 +77,7 @@ impl World {
     fn join(&self, id: &FlightId, after: u64) -> Joined {
         let terms = Terms {
             after,
+            max_waiting: usize::MAX,
             is_current: &|_| true,
         };
         self.table.join(id, &terms, || {
@@ -88,6 +89,7 @@ impl World {
     fn join_existing(&self, id: &FlightId) -> Option<Ticket> {
         let terms = Terms {
             after: 0,
+            max_waiting: usize::MAX,
             is_current: &|_| true,
         };
         self.table.join_existing(id, &terms)

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::ResponseCacheLayer;
+use crate::settings::Overflow;
 
 impl ResponseCacheLayer {
     /// For how long a response is still served when it has become stale, while a newer one is
@@ -98,16 +99,76 @@ impl ResponseCacheLayer {
     ///
     /// Default: 30 seconds. A longer one runs on for its client as without a cache; nobody waits
     /// for it, nothing is stored, and without its client it is dropped. Where a stale response stands
-    /// in ([`stale_if_error`](Self::stale_if_error)), its client gets that, and the call is dropped.
+    /// in ([`stale_if_error`](Self::stale_if_error)), its client gets that, and the call is dropped; those
+    /// who come next get it at once, while the inner service is tried in the background, after pauses of 1,
+    /// 2, 4, up to 60 seconds.
     pub fn fill_timeout(self, timeout: Duration) -> Self {
         self.with(|settings| settings.fill_timeout = timeout)
+    }
+
+    /// How long a request waits where a stale response may stand in, before it gets that one.
+    ///
+    /// Default: not set, so that it waits for [`fill_timeout`](Self::fill_timeout) and
+    /// [`wait_timeout`](Self::wait_timeout). The call goes on in the background, and what it brings is
+    /// for those who come later; until then they get the stale one at once. It may stand in within
+    /// `stale-if-error`, of the response or of the layer ([`stale_if_error`](Self::stale_if_error)); where
+    /// nothing may, this limit does not count. It is for the head, not for the body. With `detach(false)`
+    /// the call is dropped instead.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_response_cache::{Cache, ResponseCacheLayer};
+    ///
+    /// let layer = ResponseCacheLayer::new(Cache::in_memory())
+    ///     .stale_if_error(Duration::from_secs(3600))
+    ///     .soft_timeout(Duration::from_millis(300));
+    /// assert!(format!("{layer:?}").contains("soft_timeout: Some(300ms)"));
+    /// ```
+    pub fn soft_timeout(self, timeout: Duration) -> Self {
+        self.with(|settings| settings.soft_timeout = Some(timeout))
     }
 
     /// How long a request waits for somebody else's fill before it calls the inner service itself.
     ///
     /// Default: 5 seconds. Once the head is there, a body of unknown length is waited for 250 ms at
-    /// the most; one of known length is shared as it streams.
+    /// the most; one of known length is shared as it streams. Where a stale response may stand in
+    /// ([`stale_if_error`](Self::stale_if_error)), it gets that instead; see also
+    /// [`overflow`](Self::overflow).
     pub fn wait_timeout(self, timeout: Duration) -> Self {
         self.with(|settings| settings.wait_timeout = timeout)
+    }
+
+    /// How many requests may wait for one fill, counting those who read its body as it streams.
+    ///
+    /// Default: 16,384 for each key, and each variant where they are known. Those beyond get what is
+    /// stale, where that may stand in, and else go the way of [`overflow`](Self::overflow). With 0
+    /// nobody waits.
+    pub fn max_waiting(self, requests: usize) -> Self {
+        self.with(|settings| settings.max_waiting = requests)
+    }
+
+    /// What becomes of a request that may not wait because [`max_waiting`](Self::max_waiting) do, or has
+    /// waited for [`wait_timeout`](Self::wait_timeout), when nothing stale may stand in.
+    ///
+    /// Default: it calls the inner service for itself. With [`Overflow::Unavailable`] it is answered with
+    /// 503 and `Retry-After`, which protects a service that would not survive them all; `Cache-Status`
+    /// says `detail=too-many-waiting` or `wait-timeout`, and [`Stats::turned_away`] counts them. What is known not to be
+    /// storable, or failed, still runs for each by itself.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_response_cache::{Cache, Overflow, ResponseCacheLayer};
+    ///
+    /// let cache = Cache::in_memory();
+    /// let layer = ResponseCacheLayer::new(&cache)
+    ///     .max_waiting(1_000)
+    ///     .overflow(Overflow::Unavailable { retry_after: Duration::from_secs(1) });
+    /// # let _ = layer;
+    /// assert_eq!(cache.stats().turned_away(), 0);
+    /// ```
+    ///
+    /// [`Stats::turned_away`]: crate::Stats::turned_away
+    pub fn overflow(self, overflow: Overflow) -> Self {
+        self.with(|settings| settings.overflow = overflow)
     }
 }

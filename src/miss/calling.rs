@@ -36,7 +36,7 @@ use crate::{
     validate::{Asked, confirmed_once, standing_in, unshared, version},
 };
 
-impl<S, ReqBody, ResBody> Miss<S, ReqBody>
+impl<S, ReqBody, ResBody> Miss<S, ReqBody, ResBody>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
     ReqBody: Body,
@@ -123,6 +123,7 @@ where
             mut pending,
             leave,
             lead,
+            soft,
             is_refresh,
             ..
         } = *self;
@@ -169,8 +170,9 @@ where
         if let Some(stored) = &stored {
             ask(request.headers_mut(), &without_own(&stored.head));
         }
-        // A refresh has nobody to be answered.
-        let stand_in = |failure| match is_refresh {
+        // A refresh has nobody to be answered, nor has a fill whose starter left.
+        let has_nobody = || is_refresh || lead.is_left();
+        let stand_in = |failure| match has_nobody() {
             true => None,
             false => standing_in(&pending, failure, &headers, leave),
         };
@@ -186,8 +188,25 @@ where
             deadline,
         };
         let mut call = pin!(Oneshot::new(inner, request));
-        let called = until(deadline, call.as_mut()).await;
-        if is_refresh {
+        let mut called = None;
+        if let Some(soft) = soft.filter(|soft| *soft < deadline && !is_refresh) {
+            called = until(soft, call.as_mut()).await;
+            let slow = called.is_none().then_some(Failure::Slow);
+            if let Some(response) = slow.and_then(stand_in) {
+                cache.marks().refresh_begins(pending.mark, cache.now());
+                if !guard.is_joinable() || !settings.detach || cache.is_closed() {
+                    lead.set(None);
+                    guard.expire();
+                    return Ok(response);
+                }
+                // The fill goes on for those who come later.
+                lead.answer(response);
+            }
+        }
+        if called.is_none() {
+            called = until(deadline, call.as_mut()).await;
+        }
+        if has_nobody() {
             // Before those who wait are woken, and ask again. What is stored lifts it.
             cache.marks().refresh_failed(pending.mark, cache.now());
         }
@@ -197,10 +216,14 @@ where
                 // It runs on for its client alone; should that leave, it is dropped.
                 lead.set(None);
                 guard.expire();
-                if is_refresh {
+                if has_nobody() {
+                    if pending.stand_in(Failure::Slow).is_some() {
+                        cache.marks().set(Mark::Slow, pending.mark, cache.now());
+                    }
                     return Ok(only_if_cached(leave.mode));
                 }
                 if let Some(response) = stand_in(Failure::Slow) {
+                    cache.marks().refresh_begins(pending.mark, cache.now());
                     return Ok(response);
                 }
                 call.await
@@ -231,8 +254,8 @@ where
         }
         if head.status.is_server_error() {
             let failure = Failure::Status(head.status);
-            if is_refresh && pending.stand_in(failure).is_some() {
-                // Not for a refresh, but for those who wait for it.
+            if has_nobody() && pending.stand_in(failure).is_some() {
+                // Only for those who wait for it.
                 guard.end(Ending::ServerError(head.status), Vec::new());
                 return Ok(Response::from_parts(head, ResponseBody::inner(body)));
             }
@@ -261,6 +284,9 @@ where
             Judged::Share(shared, is_stored) => {
                 if let Some(sequence) = shared.read_at {
                     guard.flight().lower_to(sequence);
+                }
+                if let (true, Some(route)) = (is_stored, pending.route()) {
+                    cache.routes().storable(route);
                 }
                 let length = shared.length;
                 let key = pending.key_of(&head.headers);
@@ -319,6 +345,11 @@ where
                         reason != Reason::Status || head.status != StatusCode::NOT_MODIFIED;
                     let lasts = is_said && pending.personal.is_none();
                     cache.refuse(reason, lasts.then_some(pending.mark));
+                    // What is not there says nothing of what is.
+                    let is_of_route = lasts && head.status.is_success() && reason.is_of_route();
+                    if let (true, Some(route)) = (is_of_route, pending.route()) {
+                        cache.routes().refused(route, pending.mark, cache.now());
+                    }
                     Ending::Refused(reason)
                 };
                 pending.forget(reason, head.status);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::{self, Origin, cache, get, get_with, scripted::response};
 use http::{Request, Response};
-use tower_response_cache::{Cache, CachePolicy, Query, ResponseCacheLayer, Selector};
+use tower_response_cache::{Cache, CachePolicy, Overflow, Query, ResponseCacheLayer, Selector};
 
 #[tokio::test]
 async fn absurd_settings_of_a_layer_change_no_answer() {
@@ -51,6 +51,13 @@ async fn absurd_settings_of_a_layer_change_no_answer() {
         layers.push(plain.clone().negative_ttl(duration));
         layers.push(plain.clone().fill_timeout(duration));
         layers.push(plain.clone().wait_timeout(duration));
+        layers.push(plain.clone().soft_timeout(duration));
+        let retry_after = duration;
+        let overflow = Overflow::Unavailable { retry_after };
+        layers.push(plain.clone().max_waiting(0).overflow(overflow));
+    }
+    for eagerness in [f64::NAN, f64::INFINITY, f64::MIN_POSITIVE, -0.0] {
+        layers.push(plain.clone().refresh_ahead(eagerness));
     }
     let framed = || support::scripted::in_frames(vec![Ok("pa".into()), Ok("ge".into())]);
     for layer in layers {

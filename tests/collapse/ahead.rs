@@ -188,6 +188,7 @@ async fn those_who_come_after_the_end_wait_for_the_refresh_that_began_before() {
     fill(&service, &permits, &clock).await;
     clock.advance(99 * SECOND);
     often(&service, 1).await;
+    assert_eq!(inner.calls(), 2);
     clock.advance(2 * SECOND);
     let mut waiting = Vec::new();
     for _ in 0..20 {

@@ -672,3 +672,29 @@ async fn what_the_inner_layer_serves_stale_the_outer_one_does_not_store() {
         assert_empty(&cache);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn where_an_inner_layer_answers_by_now_the_outer_one_serves_nothing_stale() {
+    let (cache, clock) = cache();
+    let origin = Origin::with_fields(&[(
+        "cache-control",
+        "max-age=10, stale-while-revalidate=60, stale-if-error=60",
+    )]);
+    let layer = ResponseCacheLayer::new(&cache);
+    // Only some requests find a layer further in, which keeps for longer.
+    let inner = layer.clone().force_ttl(Duration::from_secs(100));
+    let (plain, layered) = (origin.service(), origin.behind(&inner));
+    let some = tower::service_fn(move |request: Request<Body>| {
+        let is_layered = request.headers().contains_key("x-inner");
+        let chosen = if is_layered { &layered } else { &plain };
+        chosen.clone().oneshot(request)
+    });
+    let app = app(&layer, App::new(some));
+    assert_eq!(get_page(&app, "/").await.text(), "1 GET /");
+    let newer = [("x-inner", "1"), ("cache-control", "no-cache")];
+    assert_eq!(get_with(&app, "/", &newer).await.text(), "2 GET /");
+    clock.advance(Duration::from_secs(12));
+    let answer = get_with(&app, "/", &[("x-inner", "1")]).await;
+    assert_eq!((answer.x_cache(), answer.text()), ("HIT", "2 GET /"));
+    assert_eq!(origin.calls(), 2);
+}
