@@ -1,6 +1,7 @@
 //! What the tests share: an origin that counts its calls, and a short way to ask.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod dice;
 #[cfg(feature = "redis")]
 mod elsewhere;
 pub mod fake_store;
