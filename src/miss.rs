@@ -114,8 +114,7 @@ where
                 Waited::Again => {}
                 Waited::Slow(reason) => {
                     // Rather stale than one more on a service that is slow.
-                    let request = self.request.headers();
-                    return match standing_in(&self.pending, Failure::Slow, request, self.leave) {
+                    return match self.stood_in(Failure::Slow) {
                         Some(response) => Ok(response),
                         None => self.fill_alone(Some(reason)).await,
                     };
@@ -239,10 +238,7 @@ where
             Outcome::Ended(Ending::Refused(reason)) => return Waited::Alone(reason),
             Outcome::Ended(Ending::InnerLayer) => return Waited::InnerLayer,
             Outcome::Ended(Ending::ServerError(status)) => {
-                let request = self.request.headers();
-                let failure = Failure::Status(status);
-                let response = standing_in(&self.pending, failure, request, self.leave);
-                return match response {
+                return match self.stood_in(Failure::Status(status)) {
                     Some(response) => Waited::Answered(Box::new(response)),
                     None => Waited::Alone(Reason::InnerError),
                 };
@@ -259,9 +255,7 @@ where
                     // Nothing failed but the patience of a client.
                     _ => None,
                 };
-                let request = self.request.headers();
-                let stood_in = failure
-                    .and_then(|failure| standing_in(&self.pending, failure, request, self.leave));
+                let stood_in = failure.and_then(|failure| self.stood_in(failure));
                 if let Some(response) = stood_in {
                     return Waited::Answered(Box::new(response));
                 }
@@ -310,6 +304,15 @@ where
             Some(_) => Waited::Again,
             None => Waited::Alone(Reason::WaitTimeout),
         }
+    }
+
+    /// What is stored, in place of what failed, for one who waited.
+    fn stood_in(&self, failure: Failure) -> Option<Response<ResponseBody<ResBody>>> {
+        let request = self.request.headers();
+        let response = standing_in(&self.pending, failure, request, self.leave)?;
+        // Whoever calls the inner service is counted there.
+        self.pending.cache.counters().miss();
+        Some(response)
     }
 
     /// The answer of one who waited.
