@@ -16,7 +16,7 @@ use crate::{
     admission::reduced,
     answer::judged,
     body::ResponseBody,
-    cache::Placement,
+    cache::{Cache, Placement},
     fill::{Filled, Job, fill_body},
     flight::{Ending, Guard},
     future::{Answer, Oneshot, Passed, pass_on},
@@ -30,6 +30,17 @@ use crate::{
     timer::{after, until},
     validate::{Asked, confirmed_once, standing_in, unshared, version},
 };
+
+/// Counts a call that ends without an answer: by an error, by a panic, or because nobody polls it.
+struct Unanswered<'a>(Option<&'a Cache>);
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if let Some(cache) = self.0 {
+            cache.counters().failed_fill();
+        }
+    }
+}
 
 impl<S, ReqBody, ResBody> Miss<S, ReqBody>
 where
@@ -159,6 +170,7 @@ where
             None => cache.counters().miss(),
         }
         cache.counters().fill();
+        let mut unanswered = Unanswered(Some(&cache));
         let mut request = reduced(&settings, request);
         let stored = pending.to_validate();
         // Who waits wants all of it, whatever the starter has, and what is stored has conditions of
@@ -199,11 +211,11 @@ where
         let response = match called {
             Ok(response) => response,
             Err(error) => {
-                cache.counters().failed_fill();
                 guard.end(Ending::Failed, Vec::new());
                 return stand_in(Failure::Error).ok_or(error);
             }
         };
+        unanswered.0 = None;
         let (mut head, body) = response.into_parts();
         if is_stamped(&head.extensions, cache.id()) {
             cache
