@@ -119,6 +119,13 @@ impl Call {
         matches!(self.phase, Phase::Called | Phase::Body)
     }
 
+    /// Whether all of its data was read.
+    fn is_read(&self) -> bool {
+        let is_data = |frame: &Option<Result<_, _>>| matches!(frame, Some(Ok(_)));
+        let chunks = self.plan.as_ref().map_or(0, |plan| plan.chunks.len());
+        self.sent == chunks && !self.frames.iter().any(is_data)
+    }
+
     fn wake(&mut self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();
@@ -359,6 +366,15 @@ impl http_body::Body for ScriptedBody {
 
 impl Drop for ScriptedBody {
     fn drop(&mut self) {
-        lock(&self.world).end(self.number, Phase::Dropped);
+        let mut world = lock(&self.world);
+        let call = &world.calls[self.number];
+        let plan = call.plan.as_ref().expect("it has a body");
+        // RFC 9112, 6.3: with all of its bytes the message is complete.
+        let is_whole = plan.is_declared && plan.flaw == Flaw::None && call.is_read();
+        let phase = match is_whole {
+            true => Phase::Whole,
+            false => Phase::Dropped,
+        };
+        world.end(self.number, phase);
     }
 }

@@ -113,7 +113,8 @@ impl Schedule {
         let (now, step) = (world.millis, world.step);
         for call in &mut world.calls {
             let spec = &self.specs[call.app];
-            if call.is_under_way() && call.called_at.elapsed().as_millis() >= spec.fill_timeout() {
+            let is_recent = call.is_under_way() || call.ended == Some(step);
+            if is_recent && call.called_at.elapsed().as_millis() >= spec.fill_timeout() {
                 call.is_late = true;
             }
             let is_trouble = match call.phase {
@@ -124,7 +125,6 @@ impl Schedule {
                 }
                 Phase::Failed | Phase::Dropped => true,
             };
-            let is_recent = call.is_under_way() || call.ended == Some(step);
             if is_trouble && is_recent && !call.is_head {
                 self.troubles.insert((call.app, call.key), now);
             }
@@ -154,8 +154,10 @@ impl Schedule {
                 }
             }
             let is_over = !call.is_under_way();
-            if call.phase == Phase::Whole && call.ended == Some(step) {
-                self.learned[call.key] = step;
+            let plan = call.plan.as_ref();
+            let is_stored = !call.is_head && plan.is_some_and(|plan| plan.is_good());
+            if is_stored && call.phase == Phase::Whole && call.ended == Some(step) {
+                self.known[call.key].get_or_insert(step);
             }
             if is_over && !call.is_judged {
                 self.judge_end_of(call)?;
@@ -195,9 +197,8 @@ impl Schedule {
             || other.is_late
             || call.is_alone
             || other.is_alone
-            // It was begun when nobody knew that there are variants; who comes later asks for this one
-            // by its variant.
-            || (varies(call.key) && self.learned[call.key] >= other.called);
+            // One was begun when it was not known that there are variants; the other knew.
+            || (varies(call.key) && self.known[call.key].is_none_or(|at| at >= other.called));
         if !may_be {
             return Err(format!(
                 "call {} of client {} beside call {} of client {}: nothing is known that is a reason",
@@ -234,8 +235,9 @@ impl Schedule {
     /// A call whose response is for its client alone is dropped with that.
     fn is_for_its_client(&self, call: &Call) -> bool {
         let client = &self.clients[call.client];
-        let is_left = matches!(client.state, State::Left);
-        call.plan.as_ref().is_some_and(|plan| !plan.is_good()) && (is_left || client.is_judged)
+        let is_over = !client.is_waiting();
+        let plan = call.plan.as_ref();
+        plan.is_some_and(|plan| plan.flaw != Flaw::None || (!plan.is_good() && is_over))
     }
 
     fn judge_client(&mut self, number: usize) -> Result<(), String> {
@@ -473,8 +475,9 @@ impl Schedule {
         let fills = world.calls.iter().filter(is_fill);
         let made = fills.clone().count() as u64;
         is("fills", stats.fills(), made, made)?;
-        let failed = fills.filter(|call| call.has_failed).count() as u64;
-        is("failed fills", stats.failed_fills(), 0, failed.max(made))?;
+        let unanswered = fills.filter(|call| call.answered.is_none()).count() as u64;
+        let failed = stats.failed_fills();
+        is("failed fills", failed, unanswered, unanswered)?;
         Ok(())
     }
 }

@@ -32,8 +32,8 @@ pub struct Schedule {
     /// When a fill for a layer and a resource last went any other way than to be stored, on the
     /// cache's clock: what is remembered of it is a reason to call more than once.
     pub(super) troubles: HashMap<(usize, usize), u64>,
-    /// When what is known of the variants of a resource last may have changed, in steps.
-    pub(super) learned: [u64; KEYS],
+    /// Since when it is known by what the variants of a resource are told apart, in steps.
+    pub(super) known: [Option<u64>; KEYS],
     pub tally: Tally,
     pub log: String,
 }
@@ -120,7 +120,7 @@ impl Schedule {
             floors: [0; KEYS],
             invalidated: [0; KEYS],
             troubles: HashMap::new(),
-            learned: [0; KEYS],
+            known: [None; KEYS],
             tally: Tally::default(),
             dice,
         }
@@ -221,6 +221,7 @@ impl Schedule {
                 let enabled = !self.cache.is_enabled();
                 self.say(format_args!("enabled: {enabled}"));
                 if !enabled {
+                    self.known = [None; KEYS];
                     self.invalidated_all();
                 }
                 self.cache.set_enabled(enabled);
@@ -243,7 +244,7 @@ impl Schedule {
         let mut world = lock(&self.world);
         world.millis += millis;
         // What is stored may end, and its rule with it.
-        self.learned = [world.step; KEYS];
+        self.known = [None; KEYS];
     }
 
     fn some_client(&mut self) -> Option<usize> {
