@@ -36,7 +36,7 @@ fn play(seeds: impl Iterator<Item = u64>) -> (Tally, Vec<Failure>) {
         runtime.block_on(async {
             let mut schedule = Schedule::new(seed);
             if let Err(why) = schedule.play().await {
-                let log = std::mem::take(&mut schedule.log);
+                let log = schedule.log.clone() + &schedule.calls();
                 failures.push(Failure { seed, why, log });
             }
             tally.add(&schedule.tally);

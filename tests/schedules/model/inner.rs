@@ -72,6 +72,7 @@ pub struct Call {
     pub ended: Option<u64>,
     /// The same in tokio's time.
     pub called_at: Instant,
+    pub answered_at: Option<Instant>,
     /// Of the head, on the cache's clock, in milliseconds.
     pub made: u64,
     /// It takes longer than a fill may.
@@ -172,6 +173,30 @@ impl Call {
     }
 }
 
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let method = if self.is_head { "HEAD" } else { "GET" };
+        write!(
+            f,
+            "call {} of client {}: {method}, layer {}, key {}, language {}, {:?}, called {}, \
+             answered {:?}, ended {:?}",
+            self.number,
+            self.client,
+            self.app,
+            self.key,
+            self.lang,
+            self.phase,
+            self.called,
+            self.answered,
+            self.ended,
+        )?;
+        if self.is_late {
+            write!(f, ", late")?;
+        }
+        Ok(())
+    }
+}
+
 /// What handlers and the schedule share.
 #[derive(Default)]
 pub struct World {
@@ -231,6 +256,7 @@ impl Service<Request<Body>> for Scripted {
             answered: None,
             ended: None,
             called_at: Instant::now(),
+            answered_at: None,
             made: 0,
             is_late: false,
             has_failed: false,
@@ -298,6 +324,7 @@ impl Future for Answering {
         };
         let head = plan.head(&call.mark());
         call.answered = Some(step);
+        call.answered_at = Some(Instant::now());
         call.made = millis;
         call.phase = Phase::Body;
         if call.is_head || plan.chunks.is_empty() {

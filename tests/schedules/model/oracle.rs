@@ -95,6 +95,7 @@ impl Schedule {
                 .map_err(|why| format!("client {number}: {why}"))?;
             self.clients[number].is_judged = true;
         }
+        self.judge_waiting()?;
         let under_way = lock(&self.world)
             .calls
             .iter()
@@ -105,6 +106,58 @@ impl Schedule {
             return Err(format!("{flights} flights for {under_way} calls"));
         }
         Ok(())
+    }
+
+    /// Whoever waits has its own call, or may wait for another's; what nobody waits for ends.
+    fn judge_waiting(&self) -> Result<(), String> {
+        let world = lock(&self.world);
+        let is_at_work = |client: &Client| {
+            let mut calls = world.calls.iter();
+            calls.any(|call| call.client == client.number && call.is_under_way())
+        };
+        for client in &self.clients {
+            let is_waiting = matches!(client.state, State::Head(_)) && !client.is_held;
+            let may_wait = |call: &Call| self.may_wait_for(client, call);
+            if is_waiting && !is_at_work(client) && !world.calls.iter().any(may_wait) {
+                return Err(format!("client {} waits for nothing", client.number));
+            }
+        }
+        for call in world.calls.iter().filter(|call| call.is_under_way()) {
+            let has_left = matches!(self.clients[call.client].state, State::Left);
+            let is_for_nobody = |client: &Client| {
+                (client.asked.app, client.asked.key) != (call.app, call.key) || !client.is_waiting()
+            };
+            let detach = self.specs[call.app].detach && !self.clients[call.client].is_alone();
+            if has_left && !detach && self.clients.iter().all(is_for_nobody) {
+                return Err(format!("call {} goes on for nobody", call.number));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a client may still wait for the head of this call, or for the end of its body.
+    fn may_wait_for(&self, client: &Client, call: &Call) -> bool {
+        let asked = &client.asked;
+        let spec = &self.specs[asked.app];
+        let invalidated = self.invalidated[call.key];
+        let is_outrun = invalidated > call.called && invalidated <= client.came;
+        let is_over = call.answered_at.is_some_and(|at| {
+            let plan = call.plan.as_ref().expect("it has answered");
+            plan.is_declared
+                || plan.is_private()
+                || at.max(client.came_at).elapsed().as_millis() >= OPEN_BODY_WAIT
+        });
+        (call.app, call.key) == (asked.app, asked.key)
+            && self.clients[call.client].asked.no_cache == asked.no_cache
+            && client.came_at.elapsed().as_millis() < spec.wait_timeout()
+            && call.is_under_way()
+            && !call.is_head
+            // Who pauses does not see that it takes too long; those who wait have a bound of their own.
+            && (!call.is_late || self.clients[call.client].is_held)
+            && !self.clients[call.client].is_alone()
+            && !is_outrun
+            // Who wants a newer one waits for the end.
+            && (asked.no_cache || !is_over)
     }
 
     /// Notes what went otherwise than to be stored.
@@ -359,10 +412,13 @@ impl Schedule {
                 wrong(is_own && call.phase == Phase::Failed, "an error of nobody")?;
             }
             End::Incomplete => {
-                let body = text.as_ref().map_or(named, |text| text.call);
-                let body = &world.calls[body];
-                let is_good = body.phase == Phase::Whole && plan.flaw == Flaw::None;
-                wrong(!is_good || body.is_late, "broken for no reason")?;
+                let is_good = call.phase == Phase::Whole && plan.flaw == Flaw::None;
+                let may_be = match is_own {
+                    // Whoever has started it gets all there is.
+                    true => plan.flaw == Flaw::TooShort,
+                    false => !is_good || call.is_late,
+                };
+                wrong(may_be, "broken for no reason")?;
             }
         }
 

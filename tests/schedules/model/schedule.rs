@@ -143,6 +143,15 @@ impl Schedule {
         lock(&self.world).step += 1;
     }
 
+    /// What the calls of the inner service have come to.
+    pub fn calls(&self) -> String {
+        let mut calls = String::new();
+        for call in &lock(&self.world).calls {
+            let _ = writeln!(calls, "{call}");
+        }
+        calls
+    }
+
     fn say(&mut self, text: impl std::fmt::Display) {
         let step = lock(&self.world).step;
         let _ = writeln!(self.log, "{step:>3} {text}");
