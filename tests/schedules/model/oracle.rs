@@ -387,7 +387,7 @@ impl Schedule {
         {
             wrong(call.version >= client.floor, "older than an invalidation")?;
         }
-        let has_body = !asked.is_head && !(is_own && head.status == 304);
+        let has_body = !(asked.is_head || (is_own && head.status == 304));
         if let Some(text) = &text {
             let from = &world.calls[text.call];
             wrong(text.key == asked.key, "the body of another resource")?;
