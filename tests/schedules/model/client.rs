@@ -112,6 +112,8 @@ pub struct Client {
     /// When it came: in steps, in tokio's time, on the cache's clock.
     pub came: u64,
     pub came_at: Instant,
+    /// When it last went on after a pause.
+    pub resumed_at: Instant,
     pub came_millis: u64,
     /// When its head came.
     pub headed: Option<u64>,
@@ -136,6 +138,7 @@ impl Client {
             is_passed: !app.cache().is_enabled(),
             came: step,
             came_at: Instant::now(),
+            resumed_at: Instant::now(),
             came_millis: millis,
             headed: None,
             floor: 0,

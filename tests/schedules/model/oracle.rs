@@ -145,11 +145,18 @@ impl Schedule {
             let plan = call.plan.as_ref().expect("it has answered");
             plan.is_declared
                 || plan.is_private()
-                || at.max(client.came_at).elapsed().as_millis() >= OPEN_BODY_WAIT
+                || at
+                    .max(client.came_at)
+                    .max(client.resumed_at)
+                    .elapsed()
+                    .as_millis()
+                    >= OPEN_BODY_WAIT
         });
+        // Its head came in time, or while the client paused.
+        let is_open = call.answered_at.is_some() && !is_over && !asked.no_cache;
         (call.app, call.key) == (asked.app, asked.key)
             && self.clients[call.client].asked.no_cache == asked.no_cache
-            && client.came_at.elapsed().as_millis() < spec.wait_timeout()
+            && (client.came_at.elapsed().as_millis() < spec.wait_timeout() || is_open)
             && call.is_under_way()
             && !call.is_head
             // Who pauses does not see that it takes too long; those who wait have a bound of their own.
@@ -164,6 +171,10 @@ impl Schedule {
     fn note_troubles(&mut self) {
         let mut world = lock(&self.world);
         let (now, step) = (world.millis, world.step);
+        // What a 304 says of a response that must be validated is for its client alone, too.
+        let must_be = world.calls.iter().filter_map(|call| call.plan.as_ref());
+        let must_be = must_be.filter(|plan| plan.kind == Kind::MustValidate);
+        let must_be: Vec<_> = must_be.map(|plan| plan.tag.clone()).collect();
         for call in &mut world.calls {
             let spec = &self.specs[call.app];
             let is_recent = call.is_under_way() || call.ended == Some(step);
@@ -174,7 +185,9 @@ impl Schedule {
                 Phase::Called => call.is_late,
                 Phase::Body | Phase::Whole => {
                     let plan = call.plan.as_ref().expect("it has answered");
-                    call.is_late || !(plan.is_good() || plan.kind == Kind::NotModified)
+                    let is_confirmed =
+                        plan.kind == Kind::NotModified && !must_be.contains(&plan.tag);
+                    call.is_late || !(plan.is_good() || is_confirmed)
                 }
                 Phase::Failed | Phase::Dropped => true,
             };
@@ -208,7 +221,8 @@ impl Schedule {
             }
             let is_over = !call.is_under_way();
             let plan = call.plan.as_ref();
-            let is_stored = !call.is_head && plan.is_some_and(|plan| plan.is_good());
+            let is_shared = !self.clients[call.client].is_alone();
+            let is_stored = is_shared && plan.is_some_and(|plan| plan.is_good());
             if is_stored && call.phase == Phase::Whole && call.ended == Some(step) {
                 self.known[call.key].get_or_insert(step);
             }

@@ -241,6 +241,7 @@ impl Schedule {
                 };
                 let client = &mut self.clients[number];
                 client.is_held = !client.is_held;
+                client.resumed_at = tokio::time::Instant::now();
                 let is_held = client.is_held;
                 self.say(format_args!("client {number} pauses: {is_held}"));
             }
@@ -355,7 +356,9 @@ impl Schedule {
         self.say("all go on");
         self.cache.set_enabled(true);
         for client in &mut self.clients {
-            client.is_held = false;
+            if std::mem::take(&mut client.is_held) {
+                client.resumed_at = tokio::time::Instant::now();
+            }
         }
         for _ in 0..200 {
             self.settle().await;
