@@ -241,7 +241,7 @@ impl Schedule {
                 };
                 let client = &mut self.clients[number];
                 client.is_held = !client.is_held;
-                client.resumed_at = tokio::time::Instant::now();
+                client.has_paused = true;
                 let is_held = client.is_held;
                 self.say(format_args!("client {number} pauses: {is_held}"));
             }
@@ -356,9 +356,7 @@ impl Schedule {
         self.say("all go on");
         self.cache.set_enabled(true);
         for client in &mut self.clients {
-            if std::mem::take(&mut client.is_held) {
-                client.resumed_at = tokio::time::Instant::now();
-            }
+            client.is_held = false;
         }
         for _ in 0..200 {
             self.settle().await;
