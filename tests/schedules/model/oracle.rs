@@ -116,7 +116,7 @@ impl Schedule {
             calls.any(|call| call.client == client.number && call.is_under_way())
         };
         for client in &self.clients {
-            let is_waiting = matches!(client.state, State::Head(_)) && !client.is_held;
+            let is_waiting = matches!(client.state, State::Head(_)) && !client.has_paused;
             let may_wait = |call: &Call| self.may_wait_for(client, call);
             if is_waiting && !is_at_work(client) && !world.calls.iter().any(may_wait) {
                 return Err(format!("client {} waits for nothing", client.number));
@@ -145,12 +145,7 @@ impl Schedule {
             let plan = call.plan.as_ref().expect("it has answered");
             plan.is_declared
                 || plan.is_private()
-                || at
-                    .max(client.came_at)
-                    .max(client.resumed_at)
-                    .elapsed()
-                    .as_millis()
-                    >= OPEN_BODY_WAIT
+                || at.max(client.came_at).elapsed().as_millis() >= OPEN_BODY_WAIT
         });
         // Its head came in time, or while the client paused.
         let is_open = call.answered_at.is_some() && !is_over && !asked.no_cache;
@@ -221,7 +216,7 @@ impl Schedule {
             }
             let is_over = !call.is_under_way();
             let plan = call.plan.as_ref();
-            let is_shared = !self.clients[call.client].is_alone();
+            let is_shared = !self.clients[call.client].is_alone() && !call.is_late;
             let is_stored = is_shared && plan.is_some_and(|plan| plan.is_good());
             if is_stored && call.phase == Phase::Whole && call.ended == Some(step) {
                 self.known[call.key].get_or_insert(step);
@@ -245,6 +240,7 @@ impl Schedule {
             plan.is_some_and(|plan| !plan.is_declared)
         };
         client.is_alone()
+            || client.has_paused
             || waited >= spec.wait_timeout()
             // Its length is not known, and it is waited for no longer.
             || (waited >= OPEN_BODY_WAIT && call.beside.iter().any(is_open))
