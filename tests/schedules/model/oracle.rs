@@ -6,7 +6,7 @@ use tower_response_cache::Reason;
 use super::{
     client::{Client, End, State},
     inner::{Call, Phase, World, lock},
-    plan::{Flaw, Kind, Spec, varies},
+    plan::{Flaw, Kind, Plan, Spec, varies},
     schedule::Schedule,
 };
 
@@ -366,10 +366,19 @@ impl Schedule {
                     || call.is_head
                     || (plan.is_good() && call.phase == Phase::Whole);
                 wrong(is_stored, "from the store, and never stored")?;
+                let is_hit = said == "HIT";
                 let age = client.came_millis.saturating_sub(call.made);
-                let fresh = plan.fresh(spec) * 1000;
-                let stale = plan.stale(spec) * 1000;
-                let longest = if said == "HIT" { fresh } else { fresh + stale };
+                // RFC 9111, 3.2: what a 304 does not say stays as it was said before.
+                let plans = world.calls.iter().filter_map(|call| call.plan.as_ref());
+                let is_same =
+                    |other: &&Plan| plan.kind == Kind::NotModified && other.tag == plan.tag;
+                let said = || plans.clone().filter(is_same).chain([plan]);
+                let longest = |time: fn(&Plan, &Spec) -> u64| {
+                    said().map(|plan| time(plan, spec) * 1000).max()
+                };
+                let fresh = longest(Plan::fresh).unwrap_or_default();
+                let stale = longest(Plan::stale).unwrap_or_default();
+                let longest = if is_hit { fresh } else { fresh + stale };
                 wrong(age < longest.max(1), "older than it may be")?;
             }
             "MISS" if !is_own => {
