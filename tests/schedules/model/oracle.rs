@@ -368,10 +368,11 @@ impl Schedule {
                 wrong(is_stored, "from the store, and never stored")?;
                 let is_hit = said == "HIT";
                 let age = client.came_millis.saturating_sub(call.made);
-                // RFC 9111, 3.2: what a 304 does not say stays as it was said before.
+                // RFC 9111, 3.2: what a 304, or a HEAD, does not say stays as it was said before.
                 let plans = world.calls.iter().filter_map(|call| call.plan.as_ref());
-                let is_same =
-                    |other: &&Plan| plan.kind == Kind::NotModified && other.tag == plan.tag;
+                let is_same = |other: &&Plan| {
+                    (plan.kind == Kind::NotModified || call.is_head) && other.tag == plan.tag
+                };
                 let said = || plans.clone().filter(is_same).chain([plan]);
                 let longest = |time: fn(&Plan, &Spec) -> u64| {
                     said().map(|plan| time(plan, spec) * 1000).max()
