@@ -263,8 +263,7 @@ where
     /// The answer of one who cannot wait, or not any longer: rather stale than one more on a service
     /// that is slow; `None` if it goes alone.
     fn overflow(&self, reason: Reason) -> Option<Response<ResponseBody<ResBody>>> {
-        let request = self.request.headers();
-        if let Some(response) = standing_in(&self.pending, Failure::Slow, request, self.leave) {
+        if let Some(response) = self.stood_in(Failure::Slow) {
             return Some(response);
         }
         let Overflow::Unavailable { retry_after } = self.settings.overflow else {
@@ -282,9 +281,7 @@ where
         if let Some(soft) = self.soft.filter(|soft| *soft < self.patience) {
             let head = poll_fn(|cx| ticket.poll_head(cx).map(drop));
             if until(soft, head).await.is_none() {
-                let request = self.request.headers();
-                let stood_in = standing_in(&self.pending, Failure::Slow, request, self.leave);
-                if let Some(response) = stood_in {
+                if let Some(response) = self.stood_in(Failure::Slow) {
                     return Waited::Answered(Box::new(response));
                 }
             }
@@ -354,10 +351,7 @@ where
             // Nothing failed but the patience of a client.
             Ending::Left => None,
         };
-        let request = self.request.headers();
-        let stood_in =
-            failure.and_then(|failure| standing_in(&self.pending, failure, request, self.leave));
-        if let Some(response) = stood_in {
+        if let Some(response) = failure.and_then(|failure| self.stood_in(failure)) {
             return Waited::Answered(Box::new(response));
         }
         self.failures += 1;
@@ -376,6 +370,15 @@ where
             Some(_) => Waited::Again,
             None => Waited::Slow(Reason::WaitTimeout),
         }
+    }
+
+    /// What is stored, in place of what failed, for one who waited.
+    fn stood_in(&self, failure: Failure) -> Option<Response<ResponseBody<ResBody>>> {
+        let request = self.request.headers();
+        let response = standing_in(&self.pending, failure, request, self.leave)?;
+        // Whoever calls the inner service is counted there.
+        self.pending.cache.counters().miss();
+        Some(response)
     }
 
     /// The answer of one who waited.

@@ -55,6 +55,11 @@ tests/support/count_crates.sh 15
 say "unit and integration tests, examples"
 cargo test --quiet --all-features --lib --bins --tests --examples
 
+say "the cores, in orders that shuttle draws"
+# Without optimisation: it takes longer to build than to run.
+CARGO_PROFILE_DEV_OPT_LEVEL=0 CARGO_PROFILE_DEV_DEBUG=false RUSTFLAGS="--cfg shuttle" \
+    cargo test --quiet --lib --target-dir target/shuttle cores
+
 say "integration tests a second time, on memory and Redis"
 tests/support/second_pass.sh
 

@@ -493,3 +493,49 @@ fn who_wants_a_newer_fill_waits_for_the_end_of_the_older_one() {
         );
     });
 }
+
+#[test]
+fn the_head_and_each_frame_wake_those_who_wait_for_them() {
+    all_schedules(|| {
+        let world = World::new();
+        let mut guard = world.lead();
+        let Joined::Follow(ticket) = world.join(&id(), 0) else {
+            panic!("one leads already");
+        };
+        let (seen, has_seen) = shuttle::sync::mpsc::channel();
+        in_threads(
+            &world,
+            vec![
+                Box::new(move |_| {
+                    block_on(poll_fn(|cx| ticket.poll_head(cx)));
+                    let mut reader = ticket.flight().reader();
+                    drop(ticket);
+                    seen.send(()).unwrap();
+                    for _ in 0..FRAMES {
+                        block_on(poll_fn(|cx| reader.poll_next(cx)));
+                        seen.send(()).unwrap();
+                    }
+                    read_end(reader);
+                }),
+                Box::new(move |world| {
+                    let room = world.budget.reserve(10).expect("room");
+                    guard.publish(shared(Some(FRAMES)), Vec::new(), room);
+                    // Goes on only when the other has it, which nothing later could wake.
+                    has_seen.recv().unwrap();
+                    for number in 0..FRAMES {
+                        guard.push(frame(number));
+                        has_seen.recv().unwrap();
+                    }
+                    let made = entry(guard.flight().origin(), 0);
+                    guard.complete(shared(Some(FRAMES)), made, Vec::new());
+                }),
+            ],
+        );
+    });
+}
+
+/// Reads a clean end.
+fn read_end(mut reader: Reader) {
+    let next = block_on(poll_fn(|cx| reader.poll_next(cx)));
+    assert!(matches!(next, Next::End), "{next:?}");
+}

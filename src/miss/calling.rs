@@ -20,7 +20,7 @@ use crate::{
     admission::reduced,
     answer::{judged, only_if_cached},
     body::ResponseBody,
-    cache::Placement,
+    cache::{Cache, Placement},
     fill::{Filled, Job, fill_body},
     flight::{Ending, Guard},
     future::{Answer, Oneshot, Passed, pass_on},
@@ -35,6 +35,17 @@ use crate::{
     timer::{after, until},
     validate::{Asked, confirmed_once, standing_in, unshared, version},
 };
+
+/// Counts a call that ends without an answer: by an error, by a panic, or because nobody polls it.
+struct Unanswered<'a>(Option<&'a Cache>);
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if let Some(cache) = self.0 {
+            cache.counters().failed_fill();
+        }
+    }
+}
 
 impl<S, ReqBody, ResBody> Miss<S, ReqBody, ResBody>
 where
@@ -161,6 +172,7 @@ where
             None => cache.counters().miss(),
         }
         cache.counters().fill();
+        let mut unanswered = Unanswered(Some(&cache));
         request = reduced(&settings, request);
         let stored = pending.to_validate();
         // Who waits wants all of it, whatever the starter has, and what is stored has conditions of
@@ -232,11 +244,11 @@ where
         let mut response = match called {
             Ok(response) => response,
             Err(error) => {
-                cache.counters().failed_fill();
                 guard.end(Ending::Failed, Vec::new());
                 return stand_in(Failure::Error).ok_or(error);
             }
         };
+        unanswered.0 = None;
         hear(&settings, &mut response);
         let (mut head, body) = response.into_parts();
         if is_stamped(&head.extensions, cache.id()) {

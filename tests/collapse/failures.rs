@@ -283,6 +283,33 @@ async fn a_panic_after_its_starter_left_lets_one_of_those_waiting_lead() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_that_panics_or_that_nobody_polls_any_more_is_a_failed_fill() {
+    let (cache, _) = cache();
+    let (permits, inner, app) = panicking(&cache, |call| call == 1);
+    permits.add_permits(1);
+    let panicked = app.clone().oneshot(page()).await.unwrap();
+    assert_eq!(panicked.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(cache.stats().failed_fills(), 1);
+
+    let service = ResponseCacheLayer::new(&cache).detach(false).layer(inner);
+    let left = tokio::spawn(service.clone().oneshot(page()));
+    settle().await;
+    assert_eq!(cache.stats().fills(), 2);
+    left.abort();
+    settle().await;
+    assert_eq!(cache.stats().failed_fills(), 2);
+
+    permits.add_permits(1);
+    let answered = read(service.oneshot(page()).await.unwrap()).await;
+    assert_eq!(answered.complete(), "call 3");
+    assert_eq!(
+        (cache.stats().fills(), cache.stats().failed_fills()),
+        (3, 2)
+    );
+    assert_idle(&cache).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_panic_in_the_call_itself_reaches_catch_panic_too() {
     let (cache, _) = cache();
     let inner: Inner = Inner::new(|call, _| {

@@ -347,6 +347,11 @@ async fn a_stale_response_stands_in_for_everybody_who_waits_for_a_failure() {
             assert_ne!(status, Some(false), "{said}");
         }
         assert_eq!((inner.calls(), cache.stats().stale()), (2, 20));
+        assert_eq!(
+            cache.stats().misses(),
+            21,
+            "they waited, and count as misses, too"
+        );
         assert_idle(&cache).await;
         // Past its window nothing stands in.
         clock.advance(30 * SECOND);

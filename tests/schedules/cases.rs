@@ -4,7 +4,7 @@
 
 use crate::{
     model::{schedule::Schedule, tally::Tally},
-    support::is_on_redis,
+    support::cache,
 };
 
 fn number(name: &str) -> Option<u64> {
@@ -34,9 +34,9 @@ fn play(seeds: impl Iterator<Item = u64>) -> (Tally, Vec<Failure>) {
             .build()
             .expect("a runtime");
         runtime.block_on(async {
-            let mut schedule = Schedule::new(seed);
+            let mut schedule = Schedule::new(seed, cache());
             if let Err(why) = schedule.play().await {
-                let log = std::mem::take(&mut schedule.log);
+                let log = schedule.log.clone() + &schedule.calls();
                 failures.push(Failure { seed, why, log });
             }
             tally.add(&schedule.tally);
@@ -54,8 +54,7 @@ fn play(seeds: impl Iterator<Item = u64>) -> (Tally, Vec<Failure>) {
 #[test]
 fn whatever_happens_in_whatever_order_the_model_holds() {
     let one = number("SCHEDULE_SEED");
-    let many = if is_on_redis() { 100 } else { 2_000 };
-    let schedules = one.map_or_else(|| number("SCHEDULES").unwrap_or(many), |_| 1);
+    let schedules = one.map_or_else(|| number("SCHEDULES").unwrap_or(2_000), |_| 1);
     let seeds = one.unwrap_or(1)..one.unwrap_or(1) + schedules;
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let (mut tally, mut failures) = (Tally::default(), Vec::new());

@@ -112,6 +112,8 @@ pub struct Client {
     /// When it came: in steps, in tokio's time, on the cache's clock.
     pub came: u64,
     pub came_at: Instant,
+    /// It has paused: it may learn late of what is over and forgotten.
+    pub has_paused: bool,
     pub came_millis: u64,
     /// When its head came.
     pub headed: Option<u64>,
@@ -136,6 +138,7 @@ impl Client {
             is_passed: !app.cache().is_enabled(),
             came: step,
             came_at: Instant::now(),
+            has_paused: false,
             came_millis: millis,
             headed: None,
             floor: 0,

@@ -72,6 +72,7 @@ pub struct Call {
     pub ended: Option<u64>,
     /// The same in tokio's time.
     pub called_at: Instant,
+    pub answered_at: Option<Instant>,
     /// Of the head, on the cache's clock, in milliseconds.
     pub made: u64,
     /// It takes longer than a fill may.
@@ -119,6 +120,13 @@ impl Call {
         matches!(self.phase, Phase::Called | Phase::Body)
     }
 
+    /// Whether all of its data was read.
+    fn is_read(&self) -> bool {
+        let is_data = |frame: &Option<Result<_, _>>| matches!(frame, Some(Ok(_)));
+        let chunks = self.plan.as_ref().map_or(0, |plan| plan.chunks.len());
+        self.sent == chunks && !self.frames.iter().any(is_data)
+    }
+
     fn wake(&mut self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();
@@ -162,6 +170,30 @@ impl Call {
         self.frames.push_back(Some(Err(Failure)));
         self.is_sent = true;
         self.wake();
+    }
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let method = if self.is_head { "HEAD" } else { "GET" };
+        write!(
+            f,
+            "call {} of client {}: {method}, layer {}, key {}, language {}, {:?}, called {}, \
+             answered {:?}, ended {:?}",
+            self.number,
+            self.client,
+            self.app,
+            self.key,
+            self.lang,
+            self.phase,
+            self.called,
+            self.answered,
+            self.ended,
+        )?;
+        if self.is_late {
+            write!(f, ", late")?;
+        }
+        Ok(())
     }
 }
 
@@ -224,6 +256,7 @@ impl Service<Request<Body>> for Scripted {
             answered: None,
             ended: None,
             called_at: Instant::now(),
+            answered_at: None,
             made: 0,
             is_late: false,
             has_failed: false,
@@ -291,6 +324,7 @@ impl Future for Answering {
         };
         let head = plan.head(&call.mark());
         call.answered = Some(step);
+        call.answered_at = Some(Instant::now());
         call.made = millis;
         call.phase = Phase::Body;
         if call.is_head || plan.chunks.is_empty() {
@@ -359,6 +393,15 @@ impl http_body::Body for ScriptedBody {
 
 impl Drop for ScriptedBody {
     fn drop(&mut self) {
-        lock(&self.world).end(self.number, Phase::Dropped);
+        let mut world = lock(&self.world);
+        let call = &world.calls[self.number];
+        let plan = call.plan.as_ref().expect("it has a body");
+        // RFC 9112, 6.3: with all of its bytes the message is complete.
+        let is_whole = plan.is_declared && plan.flaw == Flaw::None && call.is_read();
+        let phase = match is_whole {
+            true => Phase::Whole,
+            false => Phase::Dropped,
+        };
+        world.end(self.number, phase);
     }
 }

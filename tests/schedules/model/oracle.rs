@@ -6,7 +6,7 @@ use tower_response_cache::Reason;
 use super::{
     client::{Client, End, State},
     inner::{Call, Phase, World, lock},
-    plan::{Flaw, Kind, Spec, varies},
+    plan::{Flaw, Kind, Plan, Spec, varies},
     schedule::Schedule,
 };
 
@@ -95,6 +95,7 @@ impl Schedule {
                 .map_err(|why| format!("client {number}: {why}"))?;
             self.clients[number].is_judged = true;
         }
+        self.judge_waiting()?;
         let under_way = lock(&self.world)
             .calls
             .iter()
@@ -107,24 +108,84 @@ impl Schedule {
         Ok(())
     }
 
+    /// Whoever waits has its own call, or may wait for another's; what nobody waits for ends.
+    fn judge_waiting(&self) -> Result<(), String> {
+        let world = lock(&self.world);
+        let is_at_work = |client: &Client| {
+            let mut calls = world.calls.iter();
+            calls.any(|call| call.client == client.number && call.is_under_way())
+        };
+        for client in &self.clients {
+            let is_waiting = matches!(client.state, State::Head(_)) && !client.has_paused;
+            let may_wait = |call: &Call| self.may_wait_for(client, call);
+            if is_waiting && !is_at_work(client) && !world.calls.iter().any(may_wait) {
+                return Err(format!("client {} waits for nothing", client.number));
+            }
+        }
+        for call in world.calls.iter().filter(|call| call.is_under_way()) {
+            let has_left = matches!(self.clients[call.client].state, State::Left);
+            let is_for_nobody = |client: &Client| {
+                (client.asked.app, client.asked.key) != (call.app, call.key) || !client.is_waiting()
+            };
+            let detach = self.specs[call.app].detach && !self.clients[call.client].is_alone();
+            if has_left && !detach && self.clients.iter().all(is_for_nobody) {
+                return Err(format!("call {} goes on for nobody", call.number));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a client may still wait for the head of this call, or for the end of its body.
+    fn may_wait_for(&self, client: &Client, call: &Call) -> bool {
+        let asked = &client.asked;
+        let spec = &self.specs[asked.app];
+        let invalidated = self.invalidated[call.key];
+        let is_outrun = invalidated > call.called && invalidated <= client.came;
+        let is_over = call.answered_at.is_some_and(|at| {
+            let plan = call.plan.as_ref().expect("it has answered");
+            plan.is_declared
+                || plan.is_private()
+                || at.max(client.came_at).elapsed().as_millis() >= OPEN_BODY_WAIT
+        });
+        // Its head came in time, or while the client paused.
+        let is_open = call.answered_at.is_some() && !is_over && !asked.no_cache;
+        (call.app, call.key) == (asked.app, asked.key)
+            && self.clients[call.client].asked.no_cache == asked.no_cache
+            && (client.came_at.elapsed().as_millis() < spec.wait_timeout() || is_open)
+            && call.is_under_way()
+            && !call.is_head
+            // Who pauses does not see that it takes too long; those who wait have a bound of their own.
+            && (!call.is_late || self.clients[call.client].is_held)
+            && !self.clients[call.client].is_alone()
+            && !is_outrun
+            // Who wants a newer one waits for the end.
+            && (asked.no_cache || !is_over)
+    }
+
     /// Notes what went otherwise than to be stored.
     fn note_troubles(&mut self) {
         let mut world = lock(&self.world);
         let (now, step) = (world.millis, world.step);
+        // What a 304 says of a response that must be validated is for its client alone, too.
+        let must_be = world.calls.iter().filter_map(|call| call.plan.as_ref());
+        let must_be = must_be.filter(|plan| plan.kind == Kind::MustValidate);
+        let must_be: Vec<_> = must_be.map(|plan| plan.tag.clone()).collect();
         for call in &mut world.calls {
             let spec = &self.specs[call.app];
-            if call.is_under_way() && call.called_at.elapsed().as_millis() >= spec.fill_timeout() {
+            let is_recent = call.is_under_way() || call.ended == Some(step);
+            if is_recent && call.called_at.elapsed().as_millis() >= spec.fill_timeout() {
                 call.is_late = true;
             }
             let is_trouble = match call.phase {
                 Phase::Called => call.is_late,
                 Phase::Body | Phase::Whole => {
                     let plan = call.plan.as_ref().expect("it has answered");
-                    call.is_late || !(plan.is_good() || plan.kind == Kind::NotModified)
+                    let is_confirmed =
+                        plan.kind == Kind::NotModified && !must_be.contains(&plan.tag);
+                    call.is_late || !(plan.is_good() || is_confirmed)
                 }
                 Phase::Failed | Phase::Dropped => true,
             };
-            let is_recent = call.is_under_way() || call.ended == Some(step);
             if is_trouble && is_recent && !call.is_head {
                 self.troubles.insert((call.app, call.key), now);
             }
@@ -154,8 +215,11 @@ impl Schedule {
                 }
             }
             let is_over = !call.is_under_way();
-            if call.phase == Phase::Whole && call.ended == Some(step) {
-                self.learned[call.key] = step;
+            let plan = call.plan.as_ref();
+            let is_shared = !self.clients[call.client].is_alone() && !call.is_late;
+            let is_stored = is_shared && plan.is_some_and(|plan| plan.is_good());
+            if is_stored && call.phase == Phase::Whole && call.ended == Some(step) {
+                self.known[call.key].get_or_insert(step);
             }
             if is_over && !call.is_judged {
                 self.judge_end_of(call)?;
@@ -176,6 +240,7 @@ impl Schedule {
             plan.is_some_and(|plan| !plan.is_declared)
         };
         client.is_alone()
+            || client.has_paused
             || waited >= spec.wait_timeout()
             // Its length is not known, and it is waited for no longer.
             || (waited >= OPEN_BODY_WAIT && call.beside.iter().any(is_open))
@@ -195,9 +260,8 @@ impl Schedule {
             || other.is_late
             || call.is_alone
             || other.is_alone
-            // It was begun when nobody knew that there are variants; who comes later asks for this one
-            // by its variant.
-            || (varies(call.key) && self.learned[call.key] >= other.called);
+            // One was begun when it was not known that there are variants; the other knew.
+            || (varies(call.key) && self.known[call.key].is_none_or(|at| at >= other.called));
         if !may_be {
             return Err(format!(
                 "call {} of client {} beside call {} of client {}: nothing is known that is a reason",
@@ -234,8 +298,9 @@ impl Schedule {
     /// A call whose response is for its client alone is dropped with that.
     fn is_for_its_client(&self, call: &Call) -> bool {
         let client = &self.clients[call.client];
-        let is_left = matches!(client.state, State::Left);
-        call.plan.as_ref().is_some_and(|plan| !plan.is_good()) && (is_left || client.is_judged)
+        let is_over = !client.is_waiting();
+        let plan = call.plan.as_ref();
+        plan.is_some_and(|plan| plan.flaw != Flaw::None || (!plan.is_good() && is_over))
     }
 
     fn judge_client(&mut self, number: usize) -> Result<(), String> {
@@ -301,10 +366,20 @@ impl Schedule {
                     || call.is_head
                     || (plan.is_good() && call.phase == Phase::Whole);
                 wrong(is_stored, "from the store, and never stored")?;
+                let is_hit = said == "HIT";
                 let age = client.came_millis.saturating_sub(call.made);
-                let fresh = plan.fresh(spec) * 1000;
-                let stale = plan.stale(spec) * 1000;
-                let longest = if said == "HIT" { fresh } else { fresh + stale };
+                // RFC 9111, 3.2: what a 304, or a HEAD, does not say stays as it was said before.
+                let plans = world.calls.iter().filter_map(|call| call.plan.as_ref());
+                let is_same = |other: &&Plan| {
+                    (plan.kind == Kind::NotModified || call.is_head) && other.tag == plan.tag
+                };
+                let said = || plans.clone().filter(is_same).chain([plan]);
+                let longest = |time: fn(&Plan, &Spec) -> u64| {
+                    said().map(|plan| time(plan, spec) * 1000).max()
+                };
+                let fresh = longest(Plan::fresh).unwrap_or_default();
+                let stale = longest(Plan::stale).unwrap_or_default();
+                let longest = if is_hit { fresh } else { fresh + stale };
                 wrong(age < longest.max(1), "older than it may be")?;
             }
             "MISS" if !is_own => {
@@ -332,7 +407,7 @@ impl Schedule {
         {
             wrong(call.version >= client.floor, "older than an invalidation")?;
         }
-        let has_body = !asked.is_head && !(is_own && head.status == 304);
+        let has_body = !(asked.is_head || (is_own && head.status == 304));
         if let Some(text) = &text {
             let from = &world.calls[text.call];
             wrong(text.key == asked.key, "the body of another resource")?;
@@ -357,10 +432,13 @@ impl Schedule {
                 wrong(is_own && call.phase == Phase::Failed, "an error of nobody")?;
             }
             End::Incomplete => {
-                let body = text.as_ref().map_or(named, |text| text.call);
-                let body = &world.calls[body];
-                let is_good = body.phase == Phase::Whole && plan.flaw == Flaw::None;
-                wrong(!is_good || body.is_late, "broken for no reason")?;
+                let is_good = call.phase == Phase::Whole && plan.flaw == Flaw::None;
+                let may_be = match is_own {
+                    // Whoever has started it gets all there is.
+                    true => plan.flaw == Flaw::TooShort,
+                    false => !is_good || call.is_late,
+                };
+                wrong(may_be, "broken for no reason")?;
             }
         }
 
@@ -473,8 +551,9 @@ impl Schedule {
         let fills = world.calls.iter().filter(is_fill);
         let made = fills.clone().count() as u64;
         is("fills", stats.fills(), made, made)?;
-        let failed = fills.filter(|call| call.has_failed).count() as u64;
-        is("failed fills", stats.failed_fills(), 0, failed.max(made))?;
+        let unanswered = fills.filter(|call| call.answered.is_none()).count() as u64;
+        let failed = stats.failed_fills();
+        is("failed fills", failed, unanswered, unanswered)?;
         Ok(())
     }
 }

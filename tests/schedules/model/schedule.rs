@@ -10,7 +10,7 @@ use super::{
     plan::{Flaw, KEYS, Kind, Mood, Plan, Spec, path},
     tally::Tally,
 };
-use crate::support::{dice::Dice, is_on_redis, request, settle};
+use crate::support::{dice::Dice, request};
 
 /// So many turns in which nobody was woken are quiet.
 const QUIET: usize = 4;
@@ -32,8 +32,8 @@ pub struct Schedule {
     /// When a fill for a layer and a resource last went any other way than to be stored, on the
     /// cache's clock: what is remembered of it is a reason to call more than once.
     pub(super) troubles: HashMap<(usize, usize), u64>,
-    /// When what is known of the variants of a resource last may have changed, in steps.
-    pub(super) learned: [u64; KEYS],
+    /// Since when it is known by what the variants of a resource are told apart, in steps.
+    pub(super) known: [Option<u64>; KEYS],
     pub tally: Tally,
     pub log: String,
 }
@@ -89,9 +89,9 @@ impl Event {
 }
 
 impl Schedule {
-    pub fn new(seed: u64) -> Self {
+    /// On a cache that has done nothing yet.
+    pub fn new(seed: u64, (cache, clock): (Cache, ManualClock)) -> Self {
         let mut dice = Dice::new(seed);
-        let (cache, clock) = crate::support::cache();
         let world = Shared::default();
         let mut specs = vec![Spec::random(&mut dice)];
         if dice.one_in(4) {
@@ -120,7 +120,7 @@ impl Schedule {
             floors: [0; KEYS],
             invalidated: [0; KEYS],
             troubles: HashMap::new(),
-            learned: [0; KEYS],
+            known: [None; KEYS],
             tally: Tally::default(),
             dice,
         }
@@ -141,6 +141,15 @@ impl Schedule {
 
     fn next_step(&mut self) {
         lock(&self.world).step += 1;
+    }
+
+    /// What the calls of the inner service have come to.
+    pub fn calls(&self) -> String {
+        let mut calls = String::new();
+        for call in &lock(&self.world).calls {
+            let _ = writeln!(calls, "{call}");
+        }
+        calls
     }
 
     fn say(&mut self, text: impl std::fmt::Display) {
@@ -221,6 +230,7 @@ impl Schedule {
                 let enabled = !self.cache.is_enabled();
                 self.say(format_args!("enabled: {enabled}"));
                 if !enabled {
+                    self.known = [None; KEYS];
                     self.invalidated_all();
                 }
                 self.cache.set_enabled(enabled);
@@ -231,6 +241,7 @@ impl Schedule {
                 };
                 let client = &mut self.clients[number];
                 client.is_held = !client.is_held;
+                client.has_paused = true;
                 let is_held = client.is_held;
                 self.say(format_args!("client {number} pauses: {is_held}"));
             }
@@ -243,7 +254,7 @@ impl Schedule {
         let mut world = lock(&self.world);
         world.millis += millis;
         // What is stored may end, and its rule with it.
-        self.learned = [world.step; KEYS];
+        self.known = [None; KEYS];
     }
 
     fn some_client(&mut self) -> Option<usize> {
@@ -334,11 +345,7 @@ impl Schedule {
             for client in &mut self.clients {
                 woken |= client.poll(step);
             }
-            if is_on_redis() {
-                settle().await;
-            } else {
-                tokio::task::yield_now().await;
-            }
+            tokio::task::yield_now().await;
             quiet = if woken { 0 } else { quiet + 1 };
         }
     }

@@ -15,7 +15,7 @@ const LEAST: &[(&str, u64)] = &[
     ("event: change", 500), ("event: expire", 500), ("event: time", 500), ("event: disable", 200),
     ("event: hold", 500),
     // What came of it.
-    ("hit", 5_000), ("hit for HEAD", 500), ("stale", 200), ("stand-in", 50), ("collapsed", 2_000),
+    ("hit", 5_000), ("hit for HEAD", 500), ("stale", 200), ("stand-in", 20), ("collapsed", 2_000),
     ("collapsed HEAD", 50), ("collapsed while it streamed", 500), ("collapsed at the end of an open body", 100),
     ("shared 5xx", 50), ("validated by a call of its own", 100), ("bypass", 500), ("alone: wait-timeout", 100),
     ("alone: inner-error", 50), ("not stored: set-cookie", 100), ("not stored: no-store", 100),
