@@ -300,6 +300,9 @@ where
         if !self.pending.may_get(flight, Some(shared.head.clone())) {
             // An invalidation came before the request and after the fill began, by a tag that only the
             // head has told: whoever came so late shares a newer flight.
+            if !shared.rule.is_empty() {
+                self.pending.rule = Some(shared.rule.clone());
+            }
             return Waited::Again;
         }
         if !shared.rule.is_empty() && shared.values != shared.rule.values(self.request.headers()) {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
+use tower_response_cache::Tags;
 use tower_response_cache::{Cache, ResponseCacheLayer};
 
 use crate::support::dice::Dice;
@@ -19,6 +20,11 @@ pub const LANGS: [&str; 2] = ["en", "sv"];
 /// The path of a resource.
 pub fn path(key: usize) -> String {
     format!("/key/{key}")
+}
+
+/// What its responses are tagged with.
+pub fn tag(key: usize) -> String {
+    format!("tag of {key}")
 }
 
 /// Whether a resource has a variant for each language.
@@ -252,6 +258,9 @@ impl Plan {
         };
         let mut head = Response::builder().status(status);
         head = head.header("x-call", mark.call);
+        if self.kind != Kind::NotModified {
+            head = head.extension(Tags::new([tag(mark.key)]));
+        }
         let mut control = Vec::new();
         if let Some(ttl) = self.ttl {
             control.push(format!("max-age={ttl}"));

@@ -7,7 +7,7 @@ use tower_response_cache::{Cache, ManualClock, Selector};
 use super::{
     client::{App, Asked, Client, app},
     inner::{Order, Scripted, Shared, World, lock},
-    plan::{Flaw, KEYS, Kind, Mood, Plan, Spec, path},
+    plan::{Flaw, KEYS, Kind, Mood, Plan, Spec, path, tag},
     tally::Tally,
 };
 use crate::support::{dice::Dice, request};
@@ -303,11 +303,11 @@ impl Schedule {
         lock(&self.world).calls[number].order(Order::Answer(plan, at_once));
     }
 
-    /// The data first, the invalidation second. Other selectors are added here.
+    /// The data first, the invalidation second.
     fn invalidate(&mut self) {
         let key = self.dice.below(KEYS);
         lock(&self.world).data[key] += 1;
-        let selector = match self.dice.below(4) {
+        let selector = match self.dice.below(8) {
             0 => {
                 for data in &mut lock(&self.world).data {
                     *data += 1;
@@ -316,6 +316,10 @@ impl Schedule {
                 Selector::all()
             }
             1 => Selector::request(&request("POST", &path(key), &[])),
+            2 | 3 => Selector::tag(tag(key)),
+            4 => Selector::path(&path(key)),
+            5 => Selector::path(&format!("*/{key}")),
+            6 => Selector::path_prefix(&path(key)),
             _ => Selector::resource("test", &path(key)),
         };
         self.invalidated_one(key);
