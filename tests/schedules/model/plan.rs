@@ -23,7 +23,7 @@ pub fn path(key: usize) -> String {
 }
 
 /// What its responses are tagged with.
-pub fn tag(key: usize) -> String {
+pub fn name(key: usize) -> String {
     format!("tag of {key}")
 }
 
@@ -259,7 +259,7 @@ impl Plan {
         let mut head = Response::builder().status(status);
         head = head.header("x-call", mark.call);
         if self.kind != Kind::NotModified {
-            head = head.extension(Tags::new([tag(mark.key)]));
+            head = head.extension(Tags::new([name(mark.key)]));
         }
         let mut control = Vec::new();
         if let Some(ttl) = self.ttl {

@@ -7,7 +7,7 @@ use tower_response_cache::{Cache, ManualClock, Selector};
 use super::{
     client::{App, Asked, Client, app},
     inner::{Order, Scripted, Shared, World, lock},
-    plan::{Flaw, KEYS, Kind, Mood, Plan, Spec, path, tag},
+    plan::{Flaw, KEYS, Kind, Mood, Plan, Spec, name, path},
     tally::Tally,
 };
 use crate::support::{dice::Dice, request};
@@ -316,7 +316,7 @@ impl Schedule {
                 Selector::all()
             }
             1 => Selector::request(&request("POST", &path(key), &[])),
-            2 | 3 => Selector::tag(tag(key)),
+            2 | 3 => Selector::tag(name(key)),
             4 => Selector::path(&path(key)),
             5 => Selector::path(&format!("*/{key}")),
             6 => Selector::path_prefix(&path(key)),
