@@ -140,7 +140,10 @@ impl Schedule {
         let asked = &client.asked;
         let spec = &self.specs[asked.app];
         let invalidated = self.invalidated[call.key];
-        let is_outrun = invalidated > call.called && invalidated <= client.came;
+        let at_once = self.invalidated_at_once[call.key];
+        let outruns = |step: u64| step > call.called && step <= client.came;
+        // Whether a tag selects it is known with the head.
+        let is_outrun = outruns(at_once) || (outruns(invalidated) && call.answered_at.is_some());
         let is_over = call.answered_at.is_some_and(|at| {
             let plan = call.plan.as_ref().expect("it has answered");
             plan.is_declared

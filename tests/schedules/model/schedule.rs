@@ -29,6 +29,8 @@ pub struct Schedule {
     /// The version of each resource at its last invalidation, and the step of that.
     pub(super) floors: [u64; KEYS],
     pub(super) invalidated: [u64; KEYS],
+    /// The same of those that need not know the tags of a response.
+    pub(super) invalidated_at_once: [u64; KEYS],
     /// When a fill for a layer and a resource last went any other way than to be stored, on the
     /// cache's clock: what is remembered of it is a reason to call more than once.
     pub(super) troubles: HashMap<(usize, usize), u64>,
@@ -119,6 +121,7 @@ impl Schedule {
             clients: Vec::new(),
             floors: [0; KEYS],
             invalidated: [0; KEYS],
+            invalidated_at_once: [0; KEYS],
             troubles: HashMap::new(),
             known: [None; KEYS],
             tally: Tally::default(),
@@ -323,6 +326,9 @@ impl Schedule {
             _ => Selector::resource("test", &path(key)),
         };
         self.invalidated_one(key);
+        if selector != Selector::tag(name(key)) {
+            self.invalidated_at_once[key] = self.invalidated[key];
+        }
         self.say(format_args!("{selector:?}"));
         self.cache.invalidate(selector);
     }
@@ -338,6 +344,7 @@ impl Schedule {
         for key in 0..KEYS {
             self.invalidated_one(key);
         }
+        self.invalidated_at_once = self.invalidated;
     }
 
     /// Polls whoever was woken, and lets tasks run, until all wait.
