@@ -175,6 +175,8 @@ impl Origin {
 
 /// No time at which memory answers.
 const GONE: Millis = 0;
+/// No generation of the log.
+const NOT_YET: u64 = u64::MAX;
 /// No time at which something became stale.
 const NEVER: Millis = Millis::MAX;
 
@@ -211,7 +213,7 @@ impl Entry {
             body,
             origin,
             frame: None,
-            checked: AtomicU64::new(u64::MAX),
+            checked: AtomicU64::new(NOT_YET),
             stale_since: AtomicU64::new(NEVER),
             memory_until: AtomicU64::new(Millis::MAX),
             asked: AtomicU64::new(0),
@@ -289,13 +291,15 @@ impl Entry {
     /// What the log says of it.
     pub(crate) fn verdict(&self, log: &Log) -> Verdict {
         let generation = log.generation();
-        if self.checked.load(Ordering::Relaxed) == generation {
+        let checked = self.checked.load(Ordering::Relaxed);
+        if checked == generation {
             return Verdict::Usable;
         }
+        let since = if checked == NOT_YET { 0 } else { checked };
         let Origin {
             sequence, subject, ..
         } = &self.origin;
-        let verdict = log.judge(*sequence, subject, self.head.names());
+        let verdict = log.judge_again(*sequence, subject, self.head.names(), since);
         match verdict {
             // Loaded before the records were read: should one have come in between, the
             // generation differs and the next request looks again.

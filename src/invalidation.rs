@@ -153,12 +153,22 @@ impl Verdict {
     }
 }
 
+/// The record of a pattern with a `*`.
+struct PatternRecord {
+    space: Space,
+    pattern: Pattern,
+    numbers: Numbers,
+    /// At which generation it came: who was checked later knows it already.
+    generation: u64,
+}
+
 #[derive(Default)]
 struct Records {
     by_target: HashMap<Target, Numbers, PrehashedBuilder>,
     /// In the order of their numbers; one whose target has a newer number by now is void.
     order: VecDeque<(u64, Target)>,
-    patterns: Vec<(Space, Pattern, Numbers)>,
+    /// Those with a `*`, the latest last.
+    patterns: Vec<PatternRecord>,
     all: Numbers,
     floor: u64,
     /// How many have left.
@@ -198,13 +208,14 @@ impl Log {
         let mut records = self.records.write().unwrap_or_else(PoisonError::into_inner);
         let sequence = self.sequence.load(Ordering::Relaxed) + 1;
         let had_all = records.forgotten == 0;
-        records.note(selector, sequence, now);
+        let generation = self.generation.load(Ordering::Relaxed) + 1;
+        records.note(selector, (sequence, generation), now);
         records.shrink_to(MAX_RECORDS, MAX_PATTERNS);
         let has_forgotten = had_all && records.forgotten > 0;
         // The number first: a fill that starts now and sees it must not see an older generation
         // later. Both under the lock, so that records appear in the order of their numbers.
         self.sequence.store(sequence, Ordering::Release);
-        self.generation.fetch_add(1, Ordering::Release);
+        self.generation.store(generation, Ordering::Release);
         drop(records);
         if has_forgotten {
             tracing::warn!(
@@ -218,8 +229,20 @@ impl Log {
     /// Whether what started at `sequence` may still be used, judged against all records.
     #[cold]
     pub(crate) fn judge(&self, sequence: u64, subject: &Subject, names: Names<'_>) -> Verdict {
+        self.judge_again(sequence, subject, names, 0)
+    }
+
+    /// The same of what was found usable at a generation: of the patterns, which are compared one by
+    /// one, only those that came since then.
+    pub(crate) fn judge_again(
+        &self,
+        sequence: u64,
+        subject: &Subject,
+        names: Names<'_>,
+        since: u64,
+    ) -> Verdict {
         let records = self.records.read().unwrap_or_else(PoisonError::into_inner);
-        records.judge(sequence, subject, names)
+        records.judge(sequence, subject, names, since)
     }
 
     pub(crate) fn size(&self) -> LogSize {
@@ -232,7 +255,7 @@ impl Log {
 }
 
 impl Records {
-    fn note(&mut self, selector: &Selector, sequence: u64, now: Millis) {
+    fn note(&mut self, selector: &Selector, (sequence, generation): (u64, u64), now: Millis) {
         let soft = selector.is_soft.then_some(now);
         match &selector.kind {
             Kind::All => {
@@ -259,17 +282,21 @@ impl Records {
                 self.note_target(Target::named(*space, name), sequence, soft);
             }
             Kind::Pattern(space, pattern) => {
-                let is_it = |(known_space, known, _): &&mut (Space, Pattern, Numbers)| {
-                    known_space == space && known == pattern
+                let is_it =
+                    |record: &PatternRecord| record.space == *space && record.pattern == *pattern;
+                let known = self.patterns.iter().position(is_it);
+                let mut record = match known {
+                    Some(at) => self.patterns.remove(at),
+                    None => PatternRecord {
+                        space: *space,
+                        pattern: pattern.clone(),
+                        numbers: Numbers::default(),
+                        generation,
+                    },
                 };
-                match self.patterns.iter_mut().find(is_it) {
-                    Some((.., numbers)) => numbers.note(sequence, soft),
-                    None => {
-                        let mut numbers = Numbers::default();
-                        numbers.note(sequence, soft);
-                        self.patterns.push((*space, pattern.clone(), numbers));
-                    }
-                }
+                record.numbers.note(sequence, soft);
+                record.generation = generation;
+                self.patterns.push(record);
             }
         }
     }
@@ -282,7 +309,7 @@ impl Records {
         self.order.push_back((sequence, target));
     }
 
-    fn judge(&self, sequence: u64, subject: &Subject, names: Names<'_>) -> Verdict {
+    fn judge(&self, sequence: u64, subject: &Subject, names: Names<'_>, since: u64) -> Verdict {
         if sequence < self.floor {
             return Verdict::Unusable;
         }
@@ -303,25 +330,22 @@ impl Records {
                 look(Target::tag(tag));
             }
         }
-        for (space, pattern, numbers) in &self.patterns {
-            let is_newer = numbers.latest() > sequence;
-            if is_newer && *space == subject.space && pattern.fits(&subject.name) {
-                verdict = verdict.and(numbers.judge(sequence));
+        let patterns = self.patterns.iter().rev();
+        for record in patterns.take_while(|record| record.generation > since) {
+            let is_newer = record.numbers.latest() > sequence;
+            let is_of_it = is_newer && record.space == subject.space;
+            if is_of_it && record.pattern.fits(&subject.name) {
+                verdict = verdict.and(record.numbers.judge(sequence));
             }
         }
         verdict
     }
 
     fn shrink_to(&mut self, records: usize, patterns: usize) {
-        while self.patterns.len() > patterns {
-            let oldest = self.patterns.iter().enumerate();
-            let oldest = oldest.min_by_key(|(_, (.., numbers))| numbers.latest());
-            let Some((at, (.., numbers))) = oldest else {
-                return;
-            };
-            self.floor = self.floor.max(numbers.latest());
+        let surplus = self.patterns.len().saturating_sub(patterns);
+        for oldest in self.patterns.drain(..surplus) {
+            self.floor = self.floor.max(oldest.numbers.latest());
             self.forgotten += 1;
-            self.patterns.swap_remove(at);
         }
         while self.by_target.len() > records {
             let Some((sequence, target)) = self.order.pop_front() else {

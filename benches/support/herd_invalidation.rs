@@ -14,24 +14,38 @@ use futures_util::FutureExt;
 use http::{Request, Response};
 use http_body_util::{Empty, Full};
 use tower::{Layer, Service};
-use tower_response_cache::{Cache, ResponseCache, ResponseCacheLayer, Selector};
+use tower_response_cache::{Cache, ResponseCache, ResponseCacheLayer, Selector, Tags};
 
 use crate::{herd::quantile, support::Row};
 
 const HITS: &str = "hits_while_1000_a_second";
 const RESOURCE: &str = "invalidate_a_resource";
+const TAG: &str = "invalidate_a_tag";
+const PATTERN: &str = "invalidate_a_pattern";
 
 /// Names of the rows.
-pub(crate) const NAMES: [&str; 2] = [HITS, RESOURCE];
+pub(crate) const NAMES: [&str; 4] = [HITS, RESOURCE, TAG, PATTERN];
 
 /// What the entries of [`invalidating`] have in common.
 fn of_all() -> Selector {
     Selector::resource("example.com", "/page")
 }
 
-/// What no entry has.
+fn tag_of_all() -> Selector {
+    Selector::tag("pages")
+}
+
+fn pattern_of_all() -> Selector {
+    Selector::path("/p*")
+}
+
+/// What no entry has: by resource, tag and pattern.
 fn unrelated(number: u64) -> Selector {
-    Selector::resource("example.com", &format!("/other/{number}"))
+    match number % 3 {
+        0 => Selector::resource("example.com", &format!("/other/{number}")),
+        1 => Selector::tag(format!("other {number}")),
+        _ => Selector::path(&format!("/other/{number}/*")),
+    }
 }
 
 /// Answers at once.
@@ -48,7 +62,11 @@ impl Service<Request<Empty<Bytes>>> for Handler {
     }
 
     fn call(&mut self, _: Request<Empty<Bytes>>) -> Self::Future {
-        ready(Ok(Response::new(Full::new(Bytes::from_static(b"a page")))))
+        let mut response = Response::new(Full::new(Bytes::from_static(b"a page")));
+        response
+            .extensions_mut()
+            .insert(Tags::new(["pages", "more"]));
+        ready(Ok(response))
     }
 }
 
@@ -191,6 +209,12 @@ pub(crate) fn rows(is_selected: impl Fn(&str) -> bool) -> Vec<Row> {
     }
     if is_selected(RESOURCE) {
         rows.push(by(RESOURCE, of_all));
+    }
+    if is_selected(TAG) {
+        rows.push(by(TAG, tag_of_all));
+    }
+    if is_selected(PATTERN) {
+        rows.push(by(PATTERN, pattern_of_all));
     }
     rows
 }

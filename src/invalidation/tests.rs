@@ -144,13 +144,17 @@ fn what_is_soft_makes_stale_since_the_first_time_and_hard_wins() {
 fn the_oldest_records_leave_and_the_floor_rises_to_them() {
     let mut records = Records::default();
     for sequence in 1..=10 {
-        records.note(&Selector::tag(format!("{sequence}")), sequence, 0);
+        records.note(
+            &Selector::tag(format!("{sequence}")),
+            (sequence, sequence),
+            0,
+        );
         records.shrink_to(4, 4);
     }
     assert_eq!(records.by_target.len(), 4);
     assert_eq!((records.floor, records.forgotten), (6, 6));
     assert!(records.order.len() <= 8);
-    let says = |sequence| records.judge(sequence, &subject("/a"), Names::default());
+    let says = |sequence| records.judge(sequence, &subject("/a"), Names::default(), 0);
     assert_eq!(says(5), Verdict::Unusable, "nobody knows any more");
     assert_eq!(says(6), Verdict::Usable);
 }
@@ -159,10 +163,14 @@ fn the_oldest_records_leave_and_the_floor_rises_to_them() {
 fn the_oldest_patterns_leave_and_the_floor_rises_to_them() {
     let mut records = Records::default();
     for sequence in 1..=4 {
-        records.note(&Selector::path(&format!("/{sequence}*")), sequence, 0);
+        records.note(
+            &Selector::path(&format!("/{sequence}*")),
+            (sequence, sequence),
+            0,
+        );
     }
-    records.note(&Selector::path("/1*"), 5, 0);
-    records.note(&Selector::path("/5*"), 6, 0);
+    records.note(&Selector::path("/1*"), (5, 5), 0);
+    records.note(&Selector::path("/5*"), (6, 6), 0);
     records.shrink_to(4, 4);
     assert_eq!(records.patterns.len(), 4);
     assert_eq!(
@@ -170,7 +178,7 @@ fn the_oldest_patterns_leave_and_the_floor_rises_to_them() {
         (2, 1),
         "the first was renewed"
     );
-    let says = |sequence, path| records.judge(sequence, &subject(path), Names::default());
+    let says = |sequence, path| records.judge(sequence, &subject(path), Names::default(), 0);
     assert_eq!(says(2, "/10"), Verdict::Unusable);
     assert_eq!(says(5, "/10"), Verdict::Usable);
     assert_eq!(
@@ -185,8 +193,8 @@ fn the_oldest_patterns_leave_and_the_floor_rises_to_them() {
 fn a_repeated_record_takes_no_more_room() {
     let mut records = Records::default();
     for sequence in 1..=1000 {
-        records.note(&Selector::tag("t"), sequence, 0);
-        records.note(&Selector::path("/a*"), sequence, 0);
+        records.note(&Selector::tag("t"), (sequence, sequence), 0);
+        records.note(&Selector::path("/a*"), (sequence, sequence), 0);
         records.shrink_to(4, 4);
     }
     assert_eq!((records.by_target.len(), records.patterns.len()), (1, 1));
@@ -204,4 +212,22 @@ fn a_hard_record_of_all_takes_the_place_of_the_others() {
     assert_eq!(log.size().records, 2, "what is soft covers nothing hard");
     log.add(&Selector::all(), 0);
     assert_eq!(log.size().records, 0);
+}
+
+#[test]
+fn what_was_checked_is_compared_with_later_patterns_alone_and_with_a_repeated_one_again() {
+    let log = Log::default();
+    let says = |since| log.judge_again(0, &subject("/a/1"), Names::default(), since);
+    log.add(&Selector::path("/b/*"), 0);
+    let checked = log.generation();
+    assert_eq!(says(0), Verdict::Usable);
+    log.add(&Selector::path("/a/*"), 0);
+    log.add(&Selector::path("/c/*"), 0);
+    assert_eq!(says(checked), Verdict::Unusable);
+    assert_eq!(says(0), Verdict::Unusable);
+    // Who claims to have been checked is believed.
+    let checked = log.generation();
+    assert_eq!(says(checked), Verdict::Usable);
+    log.add(&Selector::path("/a/*"), 0);
+    assert_eq!(says(checked), Verdict::Unusable, "the same again is later");
 }
