@@ -495,8 +495,7 @@ impl Cache {
         }
     }
 
-    /// A place for work that nobody waits for, unless there is too much of it or the cache is
-    /// closed.
+    /// A place for work that nobody waits for, unless there is too much of it.
     pub(crate) fn background_place(&self) -> Option<Place> {
         let background = self.core.background.clone();
         let running = background.running.fetch_add(1, Ordering::AcqRel);

@@ -67,14 +67,15 @@ impl Lifetime {
 
     /// The same, but stale since then at the latest; kept as long as ever.
     fn stale_since(self, at: Millis) -> Self {
-        // What was read from a remote store came here later than it was made: it may have become stale
-        // before.
+        // What was read from a remote store, or was under way, came later than that; if it was not even
+        // made then, it counts as so much older.
         let before = self.response_time.saturating_sub(at);
-        let age = self.age(at).saturating_sub(before);
-        let freshness = self.freshness.min(age);
+        let older = before.saturating_sub(self.initial_age);
+        let freshness = self.freshness.min(self.age(at).saturating_sub(before));
         Self {
             freshness,
-            kept: self.kept.saturating_add(self.freshness - freshness),
+            initial_age: self.initial_age + older,
+            kept: self.kept.saturating_add(self.freshness - freshness + older),
             ..self
         }
     }
@@ -381,6 +382,8 @@ mod tests {
             let stale = lifetime.stale_since(at);
             assert_eq!(stale.freshness, freshness, "{sentence}");
             assert_eq!(stale.ends(), lifetime.ends(), "{sentence}");
+            let since = at.min(lifetime.response_time + 55_000);
+            assert_eq!(stale.stale_for(90_000), Some(90_000 - since), "{sentence}");
         }
     }
 

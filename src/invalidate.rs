@@ -40,8 +40,9 @@ use crate::{
 #[must_use = "nothing is invalidated until it is in the extensions of a response"]
 pub struct Invalidate {
     selectors: Vec<Selector>,
-    /// The caches that have heard it: each layer that a response passes would do it again.
-    heard_by: Vec<u64>,
+    /// How many of them which cache has heard: each layer that a response passes would do it again, and
+    /// between two layers more may be added.
+    heard: Vec<(u64, usize)>,
 }
 
 impl Invalidate {
@@ -49,7 +50,7 @@ impl Invalidate {
     pub fn new(selector: impl Into<Selector>) -> Self {
         Self {
             selectors: vec![selector.into()],
-            heard_by: Vec::new(),
+            heard: Vec::new(),
         }
     }
 
@@ -82,18 +83,20 @@ pub(crate) fn hear<B>(settings: &Settings, response: &mut Response<B>) {
 fn heard<B>(settings: &Settings, response: &mut Response<B>) {
     let cache = &settings.cache;
     if let Some(said) = response.extensions_mut().get_mut::<Invalidate>() {
-        if !said.heard_by.contains(&cache.id()) {
-            said.heard_by.push(cache.id());
-            for selector in &said.selectors {
-                cache.invalidate(selector.clone());
-            }
+        let known = said.heard.iter().position(|(id, _)| *id == cache.id());
+        let known = known.map_or(0, |at| said.heard.swap_remove(at).1);
+        for selector in &said.selectors[known..] {
+            cache.invalidate(selector.clone());
         }
+        said.heard.push((cache.id(), said.selectors.len()));
     }
     if let Some(name) = &settings.tag_field {
         let tags = take_tag_field(response.headers_mut(), name);
         if !tags.is_empty() {
             let extensions = response.extensions_mut();
-            extensions.get_or_insert_default::<Tags>().extend(tags);
+            extensions
+                .get_or_insert_default::<Tags>()
+                .join(Tags::new(tags));
         }
     }
 }

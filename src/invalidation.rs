@@ -6,8 +6,9 @@
 //! *generation* is raised after a record became visible: an entry that was checked at the present
 //! generation needs no other check, which makes the price of the log on a hit one atomic load.
 //!
-//! There is one record per selector, and their number is bounded. When the oldest leave, the *floor*
-//! rises to them, and entries below the floor are misses.
+//! There is one record per selector, and their number is bounded. When the oldest leave, a *floor*
+//! rises to them, and entries below it are misses: for a pattern that of all, for others that of some few
+//! thousandths, so that whoever invalidates many things does not empty the cache.
 //!
 //! This file knows nothing of tokio, of stores or of flights: it is told a number, and what an entry
 //! may be selected by.
@@ -32,13 +33,18 @@ const MAX_RECORDS: usize = 100_000;
 /// How many patterns with a `*` among them: each is compared, one after the other.
 const MAX_PATTERNS: usize = 1_000;
 
+/// How many soft records of one selector are told apart.
+const MAX_SOFT: usize = 8;
+/// For targets whose records have left, there is a floor for each part of them.
+const FLOORS: usize = 4096;
+
 /// Milliseconds on the cache's clock.
 type Millis = u64;
 
 /// What [`Cache::invalidate`](crate::Cache::invalidate) has done.
 ///
 /// When it is returned, no later request on this node is answered with what was selected, nor with
-/// the result of a fill that was under way.
+/// the result of a fill that was under way; after a soft one, only as what is stale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Invalidated {
@@ -95,15 +101,14 @@ pub(crate) struct Names<'n> {
 }
 
 /// The numbers of the records of one selector; zero where there is none.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct Numbers {
     hard: u64,
-    soft: Soft,
-    /// The first soft one: what was selected twice is stale since the first time.
-    first_soft: Soft,
+    /// In their order: what was selected twice is stale since the first time.
+    soft: Vec<Soft>,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 struct Soft {
     sequence: u64,
     at: Millis,
@@ -114,16 +119,19 @@ impl Numbers {
         match soft {
             None => self.hard = sequence,
             Some(at) => {
-                self.soft = Soft { sequence, at };
-                if self.first_soft.sequence == 0 {
-                    self.first_soft = self.soft;
+                if self.soft.len() == MAX_SOFT {
+                    // Both at the time of the first: rather stale too early than too late.
+                    let first = self.soft.remove(0);
+                    self.soft[0].at = first.at;
                 }
+                self.soft.push(Soft { sequence, at });
             }
         }
     }
 
     fn latest(&self) -> u64 {
-        self.hard.max(self.soft.sequence)
+        let soft = self.soft.last().map_or(0, |soft| soft.sequence);
+        self.hard.max(soft)
     }
 
     /// Of what started at `sequence` and is selected by this.
@@ -131,13 +139,8 @@ impl Numbers {
         if self.hard > sequence {
             return Verdict::Unusable;
         }
-        if self.first_soft.sequence > sequence {
-            return Verdict::Stale(self.first_soft.at);
-        }
-        if self.soft.sequence > sequence {
-            return Verdict::Stale(self.soft.at);
-        }
-        Verdict::Usable
+        let first = self.soft.iter().find(|soft| soft.sequence > sequence);
+        first.map_or(Verdict::Usable, |soft| Verdict::Stale(soft.at))
     }
 }
 
@@ -170,7 +173,10 @@ struct Records {
     /// Those with a `*`, the latest last.
     patterns: Vec<PatternRecord>,
     all: Numbers,
+    /// Of what any pattern may have selected that has left.
     floor: u64,
+    /// The same for targets, by their digests; empty until one has left.
+    floors: Vec<u64>,
     /// How many have left.
     forgotten: u64,
 }
@@ -220,7 +226,7 @@ impl Log {
         if has_forgotten {
             tracing::warn!(
                 target: "tower_response_cache",
-                "more than {MAX_RECORDS} different things, or {MAX_PATTERNS} patterns with a *, were invalidated: what was stored before the oldest of them is a miss from now on; fewer, wider selectors (a tag) avoid that"
+                "more than {MAX_RECORDS} different things, or {MAX_PATTERNS} patterns with a *, were invalidated: some of what was stored before the oldest of them is a miss from now on, after patterns all of it; fewer, wider selectors (a tag) avoid that"
             );
         }
         Invalidated { sequence }
@@ -265,6 +271,7 @@ impl Records {
                     self.by_target.clear();
                     self.order.clear();
                     self.patterns.clear();
+                    self.floors.clear();
                 }
             }
             Kind::Resource(resource) => {
@@ -314,12 +321,19 @@ impl Records {
             return Verdict::Unusable;
         }
         let mut verdict = self.all.judge(sequence);
+        let floors = &self.floors;
         let mut look = |target: Target| {
+            if floors
+                .get(bucket(target))
+                .is_some_and(|floor| sequence < *floor)
+            {
+                verdict = Verdict::Unusable;
+            }
             if let Some(numbers) = self.by_target.get(&target) {
                 verdict = verdict.and(numbers.judge(sequence));
             }
         };
-        if !self.by_target.is_empty() {
+        if !self.by_target.is_empty() || !floors.is_empty() {
             look(subject.target);
             look(Target::named(subject.space, &subject.name));
             for group in names.groups {
@@ -354,7 +368,9 @@ impl Records {
             let is_latest = |numbers: &Numbers| numbers.latest() == sequence;
             if self.by_target.get(&target).is_some_and(is_latest) {
                 self.by_target.remove(&target);
-                self.floor = self.floor.max(sequence);
+                self.floors.resize(FLOORS, 0);
+                let floor = &mut self.floors[bucket(target)];
+                *floor = sequence.max(*floor);
                 self.forgotten += 1;
             }
         }
@@ -367,6 +383,12 @@ impl Records {
             });
         }
     }
+}
+
+/// Which of the floors is that of a target.
+fn bucket(target: Target) -> usize {
+    // Not the bits that choose a place in a map.
+    (target.0 >> 40) as usize % FLOORS
 }
 
 #[cfg(test)]

@@ -554,6 +554,7 @@ mod tests {
             layer.clone().store_without_set_cookie(),
             layer.clone().strip_fields([http::header::ETAG]),
             layer.clone().targeted([http::header::EXPIRES]),
+            layer.clone().tag_field(http::header::ETAG),
             layer
                 .clone()
                 .credentials(Credentials::default().add(http::header::FROM)),

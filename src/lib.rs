@@ -87,6 +87,8 @@ mod layer;
 mod marks;
 mod miss;
 mod nesting;
+#[cfg(feature = "axum")]
+mod parts;
 mod pattern;
 mod pending;
 mod personal;

@@ -303,7 +303,12 @@ where
             if !shared.rule.is_empty() {
                 self.pending.rule = Some(shared.rule.clone());
             }
-            return Waited::Again;
+            // Unless its handler made it from something older, which the next call may do as well.
+            let is_made_of_old = shared.read_at.is_some_and(|at| self.pending.is_outrun(at));
+            return match is_made_of_old {
+                true => self.once_more(Reason::NotCollapsed),
+                false => Waited::Again,
+            };
         }
         if !shared.rule.is_empty() && shared.values != shared.rule.values(self.request.headers()) {
             // Those who want another variant regroup, a flight for each.
@@ -357,13 +362,18 @@ where
         if let Some(response) = failure.and_then(|failure| self.stood_in(failure)) {
             return Waited::Answered(Box::new(response));
         }
+        self.once_more(Reason::InnerError)
+    }
+
+    /// Another fill may do better; one after the other would be a chain.
+    fn once_more(&mut self, reason: Reason) -> Waited<ResBody> {
         self.failures += 1;
         if self.failures < 2 {
             return Waited::Again;
         }
         let (cache, mark) = (&self.pending.cache, self.pending.mark);
         cache.marks().set(Mark::Failing, mark, cache.now());
-        Waited::Alone(Reason::InnerError)
+        Waited::Alone(reason)
     }
 
     /// Waits until a fill is over that started before a request that wants a newer one.

@@ -197,7 +197,8 @@ impl Pending {
 
     /// Nothing is known of the key, but of its route that nothing is storable.
     pub(crate) fn is_of_uncacheable_route(&self) -> bool {
-        let is_cold = self.local.is_none() && self.stored.is_none();
+        // What was stored once, and is not usable any more, is storable all the same.
+        let is_cold = self.local.is_none() && self.hint.is_none() && self.rule.is_none();
         let routes = self.cache.routes();
         let is_uncacheable = |route| routes.is_uncacheable(route, self.cache.now());
         is_cold && self.route().is_some_and(is_uncacheable)
@@ -270,6 +271,11 @@ impl Pending {
             .map_or_else(Names::default, |head| head.names());
         let log = self.cache.log();
         log.judge(origin.sequence, &origin.subject, names) == Verdict::Usable
+    }
+
+    /// Whether an invalidation with a higher number came before the request.
+    pub(crate) fn is_outrun(&self, sequence: u64) -> bool {
+        sequence < self.invalidated
     }
 
     /// Joins the fill of the key, or starts it.

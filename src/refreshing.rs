@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
-use crate::{cache::Cache, entry::Entry, key::Key, pending::Pending, store::memory::Found};
+use crate::{
+    cache::Cache, entry::Entry, key::Key, marks::Mark, pending::Pending, store::memory::Found,
+};
 
 /// A refresh under way. However it ends, by a panic or by being dropped as well, it is noted whether
 /// it brought anything.
@@ -15,18 +17,27 @@ pub(crate) struct Refreshing {
     request: HeaderMap,
     /// What was served.
     served: Option<Arc<Entry>>,
+    is_personal: bool,
 }
 
 impl Refreshing {
     pub(crate) fn new(pending: &Pending, request: &HeaderMap) -> Self {
         let cache = pending.cache.clone();
-        cache.marks().refresh_begins(pending.mark, cache.now());
+        let is_personal = pending.personal.is_some();
+        match is_personal {
+            // What one person gets says nothing about the others.
+            true => cache
+                .marks()
+                .set(Mark::NotRefreshed, pending.mark, cache.now()),
+            false => cache.marks().refresh_begins(pending.mark, cache.now()),
+        }
         Self {
             cache,
             key: pending.key.clone(),
             mark: pending.mark,
             request: request.clone(),
             served: pending.stored.clone(),
+            is_personal,
         }
     }
 }
@@ -46,6 +57,7 @@ impl Drop for Refreshing {
         };
         match self.served.as_ref().is_none_or(is_newer) {
             true => cache.marks().stored(self.mark, is_fresh, now),
+            false if self.is_personal => {}
             false => cache.marks().refresh_failed(self.mark, now),
         }
     }

@@ -11,7 +11,7 @@ use crate::{
 
 /// A name under which responses are invalidated together, whatever their URIs are.
 ///
-/// Up to 256 bytes of any text; compared as it is. A response has up to 32 of them, given by its
+/// Any text, compared as it is; one of more than 256 bytes is no error, but nothing that is stored has it. A response has up to 32 of them, given by its
 /// handler ([`Tags`](crate::Tags), [`CachePolicy::tag`](crate::CachePolicy::tag)), by `Cache-Groups`
 /// (RFC 9875), or by a field of the layer's choice
 /// ([`tag_field`](crate::ResponseCacheLayer::tag_field)).

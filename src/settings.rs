@@ -277,6 +277,8 @@ impl Settings {
         say("c", credentials, *credentials == Credentials::default());
         say("k", &self.cookies, !self.cookies.are_declared());
         say("s", &self.strip_fields, self.strip_fields.is_empty());
+        // What was stored without looking at it has no tags.
+        say("g", &self.tag_field, self.tag_field.is_none());
         let store_set_cookie = self.storing.store_set_cookie;
         say("o", &store_set_cookie, !store_set_cookie);
         let partition = self.partition_by.as_ref();

@@ -275,14 +275,15 @@ impl Stats {
     }
 
     /// Records that the log of invalidations holds: one for each thing that was selected, whatever
-    /// the number of times; four for a resource.
+    /// the number of times; four for a resource, two for a group.
     #[must_use]
     pub fn records(&self) -> u64 {
         self.gauges.log.records
     }
 
     /// Records that left the log because there were more than 100,000, or more than 1,000 patterns.
-    /// What was stored before them is not used any more.
+    /// Of what was stored before them nobody knows any more whether it is usable: after a pattern all of it is
+    /// a miss, after another record a four-thousandth.
     #[must_use]
     pub fn forgotten_records(&self) -> u64 {
         self.gauges.log.forgotten

@@ -192,7 +192,10 @@ impl Asked<'_> {
         match judged {
             Judged::Share(shared, true) => {
                 ttl = shared.head.lifetime.ttl(cache.now());
-                let origin = guard.flight().origin().read_at(shared.read_at);
+                if let Some(sequence) = shared.read_at {
+                    guard.flight().lower_to(sequence);
+                }
+                let origin = guard.flight().origin();
                 let updated = with_tag_of(&stored.head, &shared.head, &mut head.headers);
                 let cost = cache.now().saturating_sub(started.at);
                 let entry = Entry::new(updated, stored.body.clone(), origin).with_cost(cost);

@@ -152,11 +152,22 @@ fn the_oldest_records_leave_and_the_floor_rises_to_them() {
         records.shrink_to(4, 4);
     }
     assert_eq!(records.by_target.len(), 4);
-    assert_eq!((records.floor, records.forgotten), (6, 6));
+    assert_eq!((records.floor, records.forgotten), (0, 6));
     assert!(records.order.len() <= 8);
-    let says = |sequence| records.judge(sequence, &subject("/a"), Names::default(), 0);
-    assert_eq!(says(5), Verdict::Unusable, "nobody knows any more");
-    assert_eq!(says(6), Verdict::Usable);
+    let says = |sequence, tag: &str| {
+        let tags = names(&[tag]);
+        let names = Names {
+            groups: &[],
+            tags: &tags,
+        };
+        records.judge(sequence, &subject("/a"), names, 0)
+    };
+    assert_eq!(says(5, "6"), Verdict::Unusable, "nobody knows any more");
+    assert_eq!(says(6, "6"), Verdict::Usable);
+    // Six of 4,096 floors have risen: hardly anything else is below one.
+    let others = (100..300).filter(|other| says(0, &other.to_string()) == Verdict::Usable);
+    let is_hit_itself = says(0, "none") == Verdict::Unusable;
+    assert!(is_hit_itself || others.count() > 180);
 }
 
 #[test]
@@ -230,4 +241,24 @@ fn what_was_checked_is_compared_with_later_patterns_alone_and_with_a_repeated_on
     assert_eq!(says(checked), Verdict::Usable);
     log.add(&Selector::path("/a/*"), 0);
     assert_eq!(says(checked), Verdict::Unusable, "the same again is later");
+}
+
+#[test]
+fn of_many_soft_records_the_first_that_selects_counts() {
+    let log = Log::default();
+    let says = |sequence| log.says(sequence, &subject("/a"));
+    for number in 1..=20 {
+        log.add(&Selector::path("/a").soft(), number * 100);
+    }
+    // The latest eight are told apart; what is older counts from a time that is too early.
+    for sequence in 13..20 {
+        assert_eq!(
+            says(sequence),
+            Verdict::Stale((sequence + 1) * 100),
+            "{sequence}"
+        );
+    }
+    assert_eq!(says(0), Verdict::Stale(100));
+    assert_eq!(says(12), Verdict::Stale(100));
+    assert_eq!(says(20), Verdict::Usable);
 }

@@ -112,8 +112,8 @@ impl ResponseCacheLayer {
     /// [`wait_timeout`](Self::wait_timeout). The call goes on in the background, and what it brings is
     /// for those who come later; until then they get the stale one at once. It may stand in within
     /// `stale-if-error`, of the response or of the layer ([`stale_if_error`](Self::stale_if_error)); where
-    /// nothing may, this limit does not count. It is for the head, not for the body. With `detach(false)`
-    /// the call is dropped instead.
+    /// nothing may, this limit does not count. It is for the head, not for the body. With `detach(false)`,
+    /// and where the call is for its client alone, it is dropped instead.
     ///
     /// ```
     /// use std::time::Duration;
@@ -153,7 +153,7 @@ impl ResponseCacheLayer {
     /// Default: it calls the inner service for itself. With [`Overflow::Unavailable`] it is answered with
     /// 503 and `Retry-After`, which protects a service that would not survive them all; `Cache-Status`
     /// says `detail=too-many-waiting` or `wait-timeout`, and [`Stats::turned_away`] counts them. What is known not to be
-    /// storable, or failed, still runs for each by itself.
+    /// storable, or failed, still runs for each by itself, and a HEAD that may not wait is passed on.
     ///
     /// ```
     /// use std::time::Duration;

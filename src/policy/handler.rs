@@ -149,6 +149,18 @@ impl CachePolicy {
         self
     }
 
+    /// The same, said after another one: what that was tagged with, and made from, still counts.
+    #[cfg(feature = "axum")]
+    pub(crate) fn after(mut self, mut earlier: Self) -> Self {
+        earlier.tags.append(&mut self.tags);
+        let read_at = [self.read_at, earlier.read_at].into_iter().flatten().min();
+        Self {
+            tags: earlier.tags,
+            read_at,
+            ..self
+        }
+    }
+
     /// What was said before, should it not be said again.
     pub(crate) fn said_before(ttl: Option<Duration>, public: bool) -> Option<Self> {
         let said = Self {

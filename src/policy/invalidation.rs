@@ -5,7 +5,7 @@
 //! References are resolved as [RFC 3986, section 5](https://www.rfc-editor.org/rfc/rfc3986#section-5)
 //! says, against what is known of the target URI: a request in origin form names no scheme.
 //!
-//! `Cache-Group-Invalidation` (RFC 9875) belongs next to [`named_by`].
+//! What `Cache-Group-Invalidation` (RFC 9875) says is read in `groups.rs`.
 
 use http::{
     HeaderMap, HeaderName, Method, StatusCode, Uri,

@@ -16,7 +16,8 @@ const LONGEST: usize = 256;
 ///
 /// Put into the extensions of a response; on axum it is a part of a handler's answer. At most 32 of
 /// 256 bytes, those of a [`CachePolicy`] included: a response with more, or longer ones, is not
-/// stored (`too-many-tags`). No client sees them. Nested layers of one cache all hear them.
+/// stored (`too-many-tags`). No client sees them. On axum several add up, of a handler and of what stands around
+/// it. They are not on a hit: a second cache further out does not learn of them.
 ///
 /// # Examples
 ///
@@ -54,8 +55,9 @@ impl Tags {
         self
     }
 
-    pub(crate) fn extend(&mut self, tags: impl IntoIterator<Item = Tag>) {
-        self.0.extend(tags);
+    /// For one answer that has several of them.
+    pub(crate) fn join(&mut self, other: Self) {
+        self.0.extend(other.0);
     }
 }
 

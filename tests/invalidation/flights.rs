@@ -266,3 +266,78 @@ async fn a_304_that_was_made_from_something_older_makes_nothing_good() {
     assert_eq!(get(&app, "/a").await.text(), "3", "hard since then");
     assert_eq!(origin.calls(), 3);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_goes_on_with_something_old_is_not_called_one_after_the_other() {
+    let (cache, _clock) = cache();
+    let read_at = cache.sequence();
+    let doors: Vec<Gate> = (0..2).map(|_| Gate::shut()).collect();
+    let held = doors.clone();
+    let origin = Origin::new(move |call, _| {
+        let door = held.get(call - 1).cloned();
+        async move {
+            if let Some(door) = door {
+                door.pass().await;
+            }
+            let mut response = response(200, &[], format!("{call}"));
+            let policy = CachePolicy::new().tag("t").read_at(read_at);
+            response.extensions_mut().insert(policy);
+            response
+        }
+    });
+    let app = origin.behind(&ResponseCacheLayer::new(&cache));
+    cache.invalidate(Selector::tag("t"));
+    let mut asked = Vec::new();
+    for _ in 0..100 {
+        asked.push(ask(&app, "/a").await);
+    }
+    assert_eq!(origin.calls(), 1);
+    doors[0].open();
+    settle().await;
+    assert_eq!(origin.calls(), 2, "one tries again, for all");
+    doors[1].open();
+    settle().await;
+    assert_eq!(origin.calls(), 100, "then each for itself, at once");
+    let mut calls = texts(asked).await;
+    calls.sort();
+    calls.dedup();
+    assert_eq!(calls.len(), 100, "nobody has what another one got");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_304_that_was_made_from_something_older_does_not_get_it() {
+    let (cache, _clock) = cache();
+    let before = cache.sequence();
+    let door = Gate::shut();
+    let held = door.clone();
+    let origin = Origin::new(move |call, _| {
+        let held = held.clone();
+        async move {
+            if call == 2 {
+                held.pass().await;
+            }
+            let status = if call == 2 { 304 } else { 200 };
+            let mut response = response(status, &[("etag", "\"v\"")], format!("{call}"));
+            let policy = CachePolicy::new().tag("t");
+            let policy = match call {
+                2 => policy.read_at(before),
+                _ => policy,
+            };
+            response.extensions_mut().insert(policy);
+            response
+        }
+    });
+    let app = origin.behind(&ResponseCacheLayer::new(&cache));
+    get(&app, "/a").await;
+    settle().await;
+    cache.invalidate(Selector::tag("t").soft());
+    let first = ask(&app, "/a").await;
+    let with_it = ask(&app, "/a").await;
+    door.open();
+    assert_eq!(
+        texts(vec![first]).await,
+        ["1"],
+        "it is what its own call said"
+    );
+    assert_eq!(texts(vec![with_it]).await, ["3"]);
+}

@@ -1,9 +1,17 @@
 //! What a response says besides its fields: invalidations, heard before it leaves, and a field with tags.
 
-use axum::{Json, Router, body::Body, routing::get as route_get};
+use std::time::Duration;
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::Request,
+    middleware::{self, Next},
+    routing::{get as route_get, post as route_post},
+};
 use http::{HeaderName, Method, StatusCode};
 use tower::{Layer, ServiceExt};
-use tower_response_cache::{Cache, Invalidate, ResponseCacheLayer, Selector, Tags};
+use tower_response_cache::{Cache, CachePolicy, Invalidate, ResponseCacheLayer, Selector, Tags};
 
 use crate::support::{App, Origin, app, cache, get, get_with, request, scripted::response, send};
 
@@ -107,6 +115,71 @@ async fn nested_layers_of_one_cache_hear_it_once_and_another_cache_as_well() {
     let other = app(&ResponseCacheLayer::new(&outer), twice);
     get(&other, "/change").await;
     assert_eq!((inner.sequence(), outer.sequence()), (1, 1));
+}
+
+#[tokio::test]
+async fn what_is_added_between_two_layers_is_heard_by_the_outer_one() {
+    let (cache, _clock) = cache();
+    let layer = ResponseCacheLayer::new(&cache);
+    let add = |request: Request, next: Next| async move {
+        (Invalidate::tag("audit"), next.run(request).await)
+    };
+    let page = || async { (Tags::new(["audit"]), "page") };
+    let change = || async { (Invalidate::tag("users"), "changed") };
+    let router = Router::new()
+        .route("/page", route_get(page))
+        .route("/change", route_post(change).layer(layer.clone()))
+        .route_layer(middleware::from_fn(add))
+        .layer(layer);
+    let app = App::new(
+        router
+            .into_service()
+            .map_response(|response| response.map(Body::new)),
+    );
+    let before = cache.sequence();
+    send(&app, request("POST", "/change", &[])).await;
+    // The tag of the handler once; the resource twice, once by each layer; the tag of what is between.
+    assert_eq!(cache.sequence(), before + 4);
+}
+
+#[tokio::test]
+async fn what_handlers_and_middlewares_say_adds_up() {
+    let (cache, _clock) = cache();
+    let add = |request: Request, next: Next| async move {
+        let policy = CachePolicy::new().tag("policy of all");
+        (Tags::new(["all"]), policy, next.run(request).await)
+    };
+    let page = || async {
+        let policy = CachePolicy::ttl(Duration::from_secs(5)).tag("policy of one");
+        (Tags::new(["one"]), Tags::new(["two"]), policy, "page")
+    };
+    let router = Router::new()
+        .route("/page", route_get(page))
+        .route_layer(middleware::from_fn(add))
+        .layer(ResponseCacheLayer::new(&cache));
+    let app = App::new(
+        router
+            .into_service()
+            .map_response(|response| response.map(Body::new)),
+    );
+    get(&app, "/page").await;
+    for tag in ["all", "one", "two", "policy of all", "policy of one"] {
+        assert!(get(&app, "/page").await.is_hit(), "{tag}");
+        cache.invalidate(Selector::tag(tag));
+        assert!(!get(&app, "/page").await.is_hit(), "{tag}");
+    }
+}
+
+#[tokio::test]
+async fn a_layer_with_a_tag_field_does_not_serve_what_one_without_has_stored() {
+    let (cache, _clock) = cache();
+    let origin = Origin::with_fields(&[("cache-tag", "a")]);
+    let layer = ResponseCacheLayer::new(&cache);
+    let plain = origin.behind(&layer);
+    let tagged = origin.behind(&layer.tag_field(HeaderName::from_static("cache-tag")));
+    assert_eq!(get(&plain, "/a").await.field("cache-tag"), "a");
+    let answer = get(&tagged, "/a").await;
+    assert_eq!((answer.x_cache(), answer.field("cache-tag")), ("MISS", ""));
 }
 
 #[tokio::test]
