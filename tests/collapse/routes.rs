@@ -19,7 +19,7 @@ use axum::{
 use http_body_util::BodyExt;
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
-use tower_response_cache::{Cache, CachePolicy, ManualClock, ResponseCacheLayer};
+use tower_response_cache::{Cache, CachePolicy, ManualClock, ResponseCacheLayer, Selector};
 
 /// Two routes, `/items/{name}` and `/others/{name}`. What a name begins with says what its answer is;
 /// one with `held` waits for a permit.
@@ -159,6 +159,17 @@ async fn what_is_known_of_a_key_is_more_than_what_is_known_of_its_route() {
     site.clock.advance(Duration::from_secs(11));
     assert_eq!(site.in_parallel("/items/held-1").await, 5);
     assert_eq!(site.in_parallel("/items/tagged-held").await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_was_stored_once_is_not_cold_when_it_was_invalidated() {
+    let site = Site::new();
+    site.permits.add_permits(1);
+    site.ask("/items/public-held").await;
+    site.private(0..8).await;
+    assert_eq!(site.in_parallel("/items/held-1").await, 5);
+    site.cache.invalidate(Selector::path("/items/public-held"));
+    assert_eq!(site.in_parallel("/items/public-held").await, 1);
 }
 
 #[tokio::test(start_paused = true)]
