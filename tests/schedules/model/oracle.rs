@@ -95,7 +95,9 @@ impl Schedule {
                 .map_err(|why| format!("client {number}: {why}"))?;
             self.clients[number].is_judged = true;
         }
+        self.judge_refused()?;
         self.judge_waiting()?;
+        self.note_waiting();
         let under_way = lock(&self.world)
             .calls
             .iter()
@@ -133,6 +135,53 @@ impl Schedule {
             }
         }
         Ok(())
+    }
+
+    /// Whoever waited for a response that is for another alone calls for itself, at once, and waits for
+    /// nobody: the next one would be refused as well.
+    fn judge_refused(&mut self) -> Result<(), String> {
+        let world = lock(&self.world);
+        for client in &self.clients {
+            let Some(call) = client.waits_for.map(|number| &world.calls[number]) else {
+                continue;
+            };
+            let plan = call.plan.as_ref();
+            let is_refused = |plan: &Plan| plan.is_refused(call.is_sent);
+            let is_now = call.answered == Some(world.step) && !call.is_late;
+            if !is_now || !plan.is_some_and(is_refused) || client.has_paused {
+                continue;
+            }
+            let mut calls = world.calls.iter();
+            let has_its_own = calls.any(|call| call.client == client.number);
+            if !has_its_own && client.is_waiting() {
+                return Err(format!(
+                    "client {} has no call of its own, and that of call {} was refused",
+                    client.number, call.number
+                ));
+            }
+            self.tally.count("refused, and each called for itself");
+        }
+        Ok(())
+    }
+
+    /// Notes whom those who wait wait for.
+    fn note_waiting(&mut self) {
+        let waits_for = |client: &Client| {
+            let world = lock(&self.world);
+            let has_its_own = world.calls.iter().any(|call| call.client == client.number);
+            let is_follower = matches!(client.state, State::Head(_)) && !client.asked.no_cache;
+            if !is_follower || has_its_own {
+                return None;
+            }
+            let mut calls = world.calls.iter();
+            let first = calls.find(|call| self.may_wait_for(client, call))?;
+            let is_only = !calls.any(|call| self.may_wait_for(client, call));
+            is_only.then_some(first.number)
+        };
+        let noted: Vec<_> = self.clients.iter().map(waits_for).collect();
+        for (client, waits_for) in self.clients.iter_mut().zip(noted) {
+            client.waits_for = waits_for;
+        }
     }
 
     /// Whether a client may still wait for the head of this call, or for the end of its body.
