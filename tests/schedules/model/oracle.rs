@@ -97,6 +97,9 @@ impl Schedule {
         }
         self.judge_refused()?;
         self.judge_waiting()?;
+        if !self.cache.is_enabled() && self.cache.stats().entries() > 0 {
+            return Err("something is stored while the cache is off".into());
+        }
         self.note_waiting();
         let under_way = lock(&self.world)
             .calls
@@ -199,6 +202,10 @@ impl Schedule {
                 || plan.is_private()
                 || at.max(client.came_at).elapsed().as_millis() >= OPEN_BODY_WAIT
         });
+        // Who pauses does not see that it takes too long; those who wait have a bound of their own, and who
+        // comes later does not join.
+        let is_early = (client.came_at - call.called_at).as_millis() < spec.fill_timeout();
+        let is_unseen = self.clients[call.client].is_held && is_early;
         // Its head came in time, or while the client paused.
         let is_open = call.answered_at.is_some() && !is_over && !asked.no_cache;
         (call.app, call.key) == (asked.app, asked.key)
@@ -206,8 +213,7 @@ impl Schedule {
             && (client.came_at.elapsed().as_millis() < spec.wait_timeout() || is_open)
             && call.is_under_way()
             && !call.is_head
-            // Who pauses does not see that it takes too long; those who wait have a bound of their own.
-            && (!call.is_late || self.clients[call.client].is_held)
+            && (!call.is_late || is_unseen)
             && !self.clients[call.client].is_alone()
             && !is_outrun
             // Who wants a newer one waits for the end.
