@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use tower_response_cache::{Cache, Link, ManualClock, ResponseCacheLayer, Selector, Tags};
+use tower_response_cache::{
+    Cache, HonoredDirectives, Link, ManualClock, ResponseCacheLayer, Selector, Tags,
+};
 
-use crate::support::{self, App, Origin, fake_store::FakeStore, get, scripted::response, settle};
+use crate::support::{
+    self, App, Origin, fake_store::FakeStore, get, get_with, scripted::response, settle,
+};
 
 /// Each answer has a tag and a group.
 fn tagged() -> Origin {
@@ -23,6 +27,7 @@ fn node(store: &FakeStore, clock: &ManualClock, origin: &Origin) -> (Cache, App)
     let layer = ResponseCacheLayer::new(&cache)
         .ttl(Duration::from_secs(60))
         .stale_if_error(Duration::from_secs(30))
+        .request_directives(HonoredDirectives::All)
         .jitter(0.0);
     (cache, origin.behind(&layer))
 }
@@ -127,6 +132,19 @@ async fn what_is_soft_was_stale_before_it_came_from_the_store() {
     clock.advance(Duration::from_millis(1));
     let answer = get(&app, "/a").await;
     assert_eq!(answer.status, 503, "its window ends when it does elsewhere");
+}
+
+#[tokio::test]
+async fn what_is_soft_and_comes_from_the_store_is_served_to_those_who_accept_it_so_stale() {
+    for (most, expected) in [("max-stale=9", "2"), ("max-stale=10", "1")] {
+        let (store, clock, origin, _one, _) = stored().await;
+        let (other, app) = node(&store, &clock, &origin);
+        clock.advance(Duration::from_secs(10));
+        other.invalidate(Selector::tag("t").soft());
+        clock.advance(Duration::from_secs(10));
+        let answer = get_with(&app, "/a", &[("cache-control", most)]).await;
+        assert_eq!(answer.text(), expected, "{most}");
+    }
 }
 
 #[tokio::test]
