@@ -194,8 +194,9 @@ impl Schedule {
         let invalidated = self.invalidated[call.key];
         let at_once = self.invalidated_at_once[call.key];
         let outruns = |step: u64| step > call.called && step <= client.came;
-        // Whether a tag selects it is known with the head.
-        let is_outrun = outruns(at_once) || (outruns(invalidated) && call.answered_at.is_some());
+        // Whether a tag selects it is known with the head. Who wants a newer one has not waited for that.
+        let is_known = call.answered_at.is_some() && !asked.no_cache;
+        let is_outrun = outruns(at_once) || (outruns(invalidated) && is_known);
         let is_over = call.answered_at.is_some_and(|at| {
             let plan = call.plan.as_ref().expect("it has answered");
             plan.is_declared
