@@ -87,8 +87,7 @@ where
         }
         if self.pending.known_slow().is_some() && self.pending.is_marked(Mark::NotRefreshed) {
             // Just now somebody waited in vain.
-            let request = self.request.headers();
-            if let Some(response) = standing_in(&self.pending, Failure::Slow, request, self.leave) {
+            if let Some(response) = self.stood_in(Failure::Slow) {
                 return Ok(response);
             }
         }

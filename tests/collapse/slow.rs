@@ -274,6 +274,9 @@ async fn where_nothing_goes_on_in_the_background_a_slow_call_is_dropped_and_trie
     pass(&clock, SECOND).await;
     permits.add_permits(1);
     assert_eq!(once(&service).await, answer("MISS", 4));
+    // Whom something stale stands in for counts as a miss, whether it has waited or not.
+    let stats = cache.stats();
+    assert_eq!((stats.stale(), stats.misses()), (7, 9));
     assert_idle(&cache).await;
 }
 

@@ -6,9 +6,9 @@ use tokio::task::JoinHandle;
 use tower_response_cache::{CachePolicy, ResponseCacheLayer, Selector, Tags};
 
 use crate::support::{
-    Answer, App, Origin, cache, get,
+    Answer, App, Origin, cache, get, get_with, request,
     scripted::{Gate, response},
-    settle,
+    send, settle,
 };
 
 /// Answers with the number of the call and a tag, each call behind a door of its own.
@@ -262,8 +262,12 @@ async fn a_304_that_was_made_from_something_older_makes_nothing_good() {
         "1",
         "validated for whoever asked"
     );
-    cache.invalidate(Selector::tag("t"));
-    assert_eq!(get(&app, "/a").await.text(), "3", "hard since then");
+    assert_eq!(
+        get(&app, "/a").await.text(),
+        "3",
+        "it was made before the invalidation, too"
+    );
+    assert!(get(&app, "/a").await.is_hit());
     assert_eq!(origin.calls(), 3);
 }
 
@@ -308,6 +312,76 @@ async fn a_handler_that_goes_on_with_something_old_is_not_called_one_after_the_o
 async fn who_waits_for_a_304_that_was_made_from_something_older_does_not_get_it() {
     let (cache, _clock) = cache();
     let before = cache.sequence();
+#[tokio::test]
+async fn a_head_freshens_what_was_invalidated_unless_it_was_made_from_something_older() {
+    for is_older in [false, true] {
+        let (cache, _clock) = cache();
+        let before = cache.sequence();
+        let origin = Origin::new(move |call, _| {
+            let fields = [("etag", "\"v\""), ("content-length", "1")];
+            let mut response = response(200, &fields, format!("{call}"));
+            let policy = CachePolicy::new().tag("t");
+            let policy = match call == 2 && is_older {
+                true => policy.read_at(before),
+                false => policy,
+            };
+            response.extensions_mut().insert(policy);
+            std::future::ready(response)
+        });
+        let app = origin.behind(&ResponseCacheLayer::new(&cache));
+        get(&app, "/a").await;
+        cache.invalidate(Selector::tag("t").soft());
+        send(&app, request("HEAD", "/a", &[])).await;
+        assert_eq!(origin.calls(), 2);
+        let answer = get(&app, "/a").await;
+        assert_eq!(answer.is_hit(), !is_older, "older: {is_older}");
+        assert_eq!(answer.text(), if is_older { "3" } else { "1" });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_read_during_its_call_is_as_old_as_the_call() {
+    // The first is a fill, the second asks whether it still holds, the third is a HEAD.
+    for nth in [1, 2, 3] {
+        let (cache, _clock) = cache();
+        let door = Gate::shut();
+        let (held, log) = (door.clone(), cache.clone());
+        let origin = Origin::new(move |call, request| {
+            let (held, log) = (held.clone(), log.clone());
+            let is_asked = request.headers().contains_key("if-none-match");
+            async move {
+                if call == nth.min(2) {
+                    held.pass().await;
+                }
+                let fields = [("etag", "\"v\"")];
+                let mut response = response(if is_asked { 304 } else { 200 }, &fields, "v");
+                let policy = CachePolicy::new().tag("t").read_at(log.sequence());
+                response.extensions_mut().insert(policy);
+                response
+            }
+        });
+        let app = origin.behind(&ResponseCacheLayer::new(&cache));
+        if nth > 1 {
+            get(&app, "/a").await;
+            cache.invalidate(Selector::tag("t").soft());
+        }
+        let method = if nth == 3 { "HEAD" } else { "GET" };
+        let asking = app.clone();
+        let asked = tokio::spawn(async move { send(&asking, request(method, "/a", &[])).await });
+        settle().await;
+        cache.invalidate(Selector::tag("t").soft());
+        door.open();
+        asked.await.unwrap();
+        let calls = origin.calls();
+        assert!(!get(&app, "/a").await.is_hit(), "call {nth}");
+        assert_eq!(origin.calls(), calls + 1);
+        assert!(get(&app, "/a").await.is_hit(), "call {nth}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_came_late_knows_by_the_older_head_what_tells_variants_apart() {
+    let (cache, _clock) = cache();
     let door = Gate::shut();
     let held = door.clone();
     let origin = Origin::new(move |call, _| {
@@ -324,6 +398,12 @@ async fn who_waits_for_a_304_that_was_made_from_something_older_does_not_get_it(
                 _ => policy,
             };
             response.extensions_mut().insert(policy);
+            match call {
+                1 => held.pass().await,
+                _ => std::future::pending().await,
+            }
+            let mut response = response(200, &[("vary", "accept-language")], "");
+            response.extensions_mut().insert(Tags::new(["t"]));
             response
         }
     });
@@ -340,4 +420,18 @@ async fn who_waits_for_a_304_that_was_made_from_something_older_does_not_get_it(
         "it is what its own call said"
     );
     assert_eq!(texts(vec![with_it]).await, ["3"]);
+    let ask_in = async |language: &'static str| {
+        let app = app.clone();
+        tokio::spawn(async move { get_with(&app, "/a", &[("accept-language", language)]).await });
+        settle().await;
+    };
+    ask_in("en").await;
+    cache.invalidate(Selector::tag("t"));
+    for language in ["en", "sv", "en", "sv"] {
+        ask_in(language).await;
+    }
+    assert_eq!(origin.calls(), 1, "nobody knows yet whether it has the tag");
+    door.open();
+    settle().await;
+    assert_eq!(origin.calls(), 3, "at once one for each variant");
 }

@@ -6,5 +6,6 @@ mod support;
 mod flights;
 mod groups;
 mod parts;
+mod remote;
 mod rounds;
 mod selectors;

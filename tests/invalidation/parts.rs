@@ -15,6 +15,9 @@ use tower_response_cache::{Cache, CachePolicy, Invalidate, ResponseCacheLayer, S
 
 use crate::support::{App, Origin, app, cache, get, get_with, request, scripted::response, send};
 
+/// What a request says.
+type Fields = &'static [(&'static str, &'static str)];
+
 /// GETs of pages with a tag; everything else, and `/change`, invalidates it.
 fn changing(status: u16) -> Origin {
     Origin::new(move |call, request| {
@@ -72,7 +75,7 @@ async fn on_axum_a_handler_says_what_it_has_changed() {
 #[tokio::test]
 async fn what_is_said_counts_for_every_method_status_and_way_through_the_layer() {
     #[rustfmt::skip]
-    let rows: &[(&str, &str, u16, &[(&str, &str)])] = &[
+    let rows: &[(&str, &str, u16, Fields)] = &[
         ("an unsafe method", "POST", 200, &[]),
         ("an error", "POST", 500, &[]),
         ("another safe method", "OPTIONS", 200, &[]),
@@ -202,7 +205,7 @@ async fn a_tag_field_is_taken_off_every_response_that_passes() {
     let name = HeaderName::from_static("cache-tag");
     let app = origin.behind(&ResponseCacheLayer::new(&cache).tag_field(name));
     #[rustfmt::skip]
-    let rows: &[(&str, &str, &[(&str, &str)])] = &[
+    let rows: &[(&str, &str, Fields)] = &[
         ("stored", "GET", &[]),
         ("from the store", "GET", &[]),
         ("an unsafe method", "POST", &[]),

@@ -9,9 +9,9 @@ use tower_response_cache::{
 };
 
 use crate::support::{
-    App, Origin, builder, cache, get, get_with,
+    App, Origin, builder, cache, get, get_with, request,
     scripted::{Gate, detail, response},
-    settle,
+    send, settle,
 };
 
 /// Each page has the tags that its query names, separated by commas.
@@ -199,6 +199,105 @@ async fn what_is_soft_is_served_until_its_window_ends_however_often_it_is_invali
     assert!(!asked.is_finished(), "nothing may be served any more");
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_was_filled_between_two_soft_ones_is_stale_since_the_first_that_it_met() {
+    let (cache, clock) = cache();
+    let (_gate, origin) = held_after_the_first();
+    let app = origin.behind(&with_window(&cache));
+    cache.invalidate(Selector::tag("t").soft());
+    get(&app, "/a").await;
+    settle().await;
+    for _ in 0..3 {
+        cache.invalidate(Selector::tag("t").soft());
+        assert_eq!(get(&app, "/a").await.x_cache(), "STALE");
+        clock.advance(Duration::from_secs(10));
+    }
+    cache.invalidate(Selector::tag("t").soft());
+    let asked = tokio::spawn(async move { get(&app, "/a").await });
+    settle().await;
+    assert!(!asked.is_finished(), "nothing may be served any more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_softly_invalidated_while_it_is_refreshed_is_refreshed_again_after_a_second() {
+    let (cache, clock) = cache();
+    let (gate, origin) = held_after_the_first();
+    let app = origin.behind(&with_window(&cache));
+    get(&app, "/a").await;
+    settle().await;
+    cache.invalidate(Selector::tag("t").soft());
+    get(&app, "/a").await;
+    settle().await;
+    cache.invalidate(Selector::tag("t").soft());
+    gate.open();
+    settle().await;
+    for _ in 0..10 {
+        let answer = get(&app, "/a").await;
+        assert_eq!((answer.x_cache(), answer.text()), ("STALE", "2"));
+        settle().await;
+        assert_eq!(origin.calls(), 2, "not at once");
+    }
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(get(&app, "/a").await.text(), "2");
+    settle().await;
+    let answer = get(&app, "/a").await;
+    assert_eq!((answer.x_cache(), answer.text()), ("HIT", "3"));
+    assert_eq!(origin.calls(), 3);
+}
+
+#[tokio::test]
+async fn what_is_soft_stands_in_for_failures_from_then_on_as_long_as_its_window() {
+    let (cache, clock) = cache();
+    let origin = Origin::new(|call, _| {
+        let mut response = response(if call == 1 { 200 } else { 503 }, &[], format!("{call}"));
+        response.extensions_mut().insert(Tags::new(["t"]));
+        std::future::ready(response)
+    });
+    let layer = ResponseCacheLayer::new(&cache).ttl(Duration::from_secs(60));
+    let window = Duration::from_secs(30);
+    let app = origin.behind(&layer.stale_if_error(window).jitter(0.0));
+    get(&app, "/a").await;
+    settle().await;
+    clock.advance(Duration::from_secs(10));
+    cache.invalidate(Selector::tag("t").soft());
+    clock.advance(Duration::from_millis(29_999));
+    let answer = get(&app, "/a").await;
+    assert_eq!((answer.x_cache(), answer.text()), ("STALE", "1"));
+    clock.advance(Duration::from_millis(1));
+    assert_eq!(get(&app, "/a").await.status, 503);
+}
+
+#[tokio::test]
+async fn what_is_soft_is_forgotten_when_its_successor_is_not_stored() {
+    let (cache, _clock) = cache();
+    let origin = Origin::new(|call, _| {
+        let control = if call == 2 { "no-store" } else { "max-age=60" };
+        let mut response = response(200, &[("cache-control", control)], format!("{call}"));
+        response.extensions_mut().insert(Tags::new(["t"]));
+        std::future::ready(response)
+    });
+    let app = origin.behind(&with_window(&cache));
+    get(&app, "/a").await;
+    settle().await;
+    cache.invalidate(Selector::tag("t").soft());
+    assert_eq!(get(&app, "/a").await.x_cache(), "STALE");
+    settle().await;
+    assert_eq!(origin.calls(), 2);
+    let answer = get(&app, "/a").await;
+    assert_eq!((answer.x_cache(), answer.text()), ("MISS", "3"));
+}
+
+#[tokio::test]
+async fn a_pattern_of_values_and_one_of_paths_are_two() {
+    let (cache, _clock) = cache();
+    let app = tagged().behind(&ResponseCacheLayer::new(&cache));
+    cache.invalidate(Selector::values("/a/*"));
+    warm(&app, &["/a/b"]).await;
+    cache.invalidate(Selector::path("/a/*"));
+    assert!(!get(&app, "/a/b").await.is_hit());
+    assert_eq!(cache.stats().records(), 2);
+}
+
 #[tokio::test]
 async fn what_is_soft_is_validated_and_what_is_hard_is_not() {
     for (is_soft, expected) in [(true, "\"v\""), (false, "")] {
@@ -262,6 +361,55 @@ async fn a_304_that_names_no_tags_leaves_those_that_are_stored() {
     );
     cache.invalidate(Selector::tag("c"));
     assert_eq!(get(&app, "/a").await.text(), "later");
+}
+
+#[tokio::test]
+async fn a_304_whose_policy_names_tags_has_those_alone() {
+    let (cache, _clock) = cache();
+    let origin = Origin::new(|call, _| {
+        let status = if call == 2 { 304 } else { 200 };
+        let mut response = response(status, &[("etag", "\"v\"")], format!("{call}"));
+        let tag = if call == 2 { "c" } else { "a" };
+        response
+            .extensions_mut()
+            .insert(CachePolicy::new().tag(tag));
+        std::future::ready(response)
+    });
+    let app = origin.behind(&ResponseCacheLayer::new(&cache));
+    get(&app, "/a").await;
+    cache.invalidate(Selector::tag("a").soft());
+    assert_eq!(get(&app, "/a").await.text(), "1", "validated");
+    cache.invalidate(Selector::tag("a"));
+    assert!(get(&app, "/a").await.is_hit());
+    cache.invalidate(Selector::tag("c"));
+    assert_eq!(get(&app, "/a").await.text(), "3");
+}
+
+#[tokio::test]
+async fn a_head_that_freshens_brings_the_tags_of_its_field() {
+    let (cache, clock) = cache();
+    let name = HeaderName::from_static("cache-tag");
+    let origin = Origin::new(|call, _| {
+        let tag = if call == 2 { "c" } else { "a" };
+        let fields = [
+            ("etag", "\"v\""),
+            ("content-length", "1"),
+            ("cache-tag", tag),
+        ];
+        std::future::ready(response(200, &fields, format!("{call}")))
+    });
+    let layer = ResponseCacheLayer::new(&cache).tag_field(name).jitter(0.0);
+    let app = origin.behind(&layer.ttl(Duration::from_secs(5)));
+    get(&app, "/a").await;
+    clock.advance(Duration::from_secs(5));
+    send(&app, request("HEAD", "/a", &[])).await;
+    let answer = get(&app, "/a").await;
+    assert_eq!((answer.x_cache(), answer.text()), ("HIT", "1"), "freshened");
+    assert_eq!(answer.fields("cache-tag"), [""; 0], "no client sees it");
+    cache.invalidate(Selector::tag("a"));
+    assert!(get(&app, "/a").await.is_hit(), "the HEAD named another");
+    cache.invalidate(Selector::tag("c"));
+    assert_eq!(get(&app, "/a").await.text(), "3");
 }
 
 #[tokio::test]

@@ -13,5 +13,6 @@ mod redis_mixed_up;
 mod redis_server;
 #[cfg(feature = "redis")]
 mod redis_shared;
+mod refreshing;
 mod scripted;
 mod scripted_more;

@@ -126,6 +126,8 @@ pub struct Client {
     pub is_held: bool,
     /// Its answer was judged.
     pub is_judged: bool,
+    /// The call of another that it waits for, where it can be no other.
+    pub waits_for: Option<usize>,
     flag: Arc<Flag>,
 }
 
@@ -147,6 +149,7 @@ impl Client {
             has_trailers: false,
             is_held: false,
             is_judged: false,
+            waits_for: None,
             flag: Arc::new(Flag(AtomicBool::new(true))),
         }
     }

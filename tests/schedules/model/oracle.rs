@@ -95,7 +95,12 @@ impl Schedule {
                 .map_err(|why| format!("client {number}: {why}"))?;
             self.clients[number].is_judged = true;
         }
+        self.judge_refused()?;
         self.judge_waiting()?;
+        if !self.cache.is_enabled() && self.cache.stats().entries() > 0 {
+            return Err("something is stored while the cache is off".into());
+        }
+        self.note_waiting();
         let under_way = lock(&self.world)
             .calls
             .iter()
@@ -135,6 +140,53 @@ impl Schedule {
         Ok(())
     }
 
+    /// Whoever waited for a response that is for another alone calls for itself, at once, and waits for
+    /// nobody: the next one would be refused as well.
+    fn judge_refused(&mut self) -> Result<(), String> {
+        let world = lock(&self.world);
+        for client in &self.clients {
+            let Some(call) = client.waits_for.map(|number| &world.calls[number]) else {
+                continue;
+            };
+            let plan = call.plan.as_ref();
+            let is_refused = |plan: &Plan| plan.is_refused(call.is_sent);
+            let is_now = call.answered == Some(world.step) && !call.is_late;
+            if !is_now || !plan.is_some_and(is_refused) || client.has_paused {
+                continue;
+            }
+            let mut calls = world.calls.iter();
+            let has_its_own = calls.any(|call| call.client == client.number);
+            if !has_its_own && client.is_waiting() {
+                return Err(format!(
+                    "client {} has no call of its own, and that of call {} was refused",
+                    client.number, call.number
+                ));
+            }
+            self.tally.count("refused, and each called for itself");
+        }
+        Ok(())
+    }
+
+    /// Notes whom those who wait wait for.
+    fn note_waiting(&mut self) {
+        let waits_for = |client: &Client| {
+            let world = lock(&self.world);
+            let has_its_own = world.calls.iter().any(|call| call.client == client.number);
+            let is_follower = matches!(client.state, State::Head(_)) && !client.asked.no_cache;
+            if !is_follower || has_its_own {
+                return None;
+            }
+            let mut calls = world.calls.iter();
+            let first = calls.find(|call| self.may_wait_for(client, call))?;
+            let is_only = !calls.any(|call| self.may_wait_for(client, call));
+            is_only.then_some(first.number)
+        };
+        let noted: Vec<_> = self.clients.iter().map(waits_for).collect();
+        for (client, waits_for) in self.clients.iter_mut().zip(noted) {
+            client.waits_for = waits_for;
+        }
+    }
+
     /// Whether a client may still wait for the head of this call, or for the end of its body.
     fn may_wait_for(&self, client: &Client, call: &Call) -> bool {
         let asked = &client.asked;
@@ -142,14 +194,19 @@ impl Schedule {
         let invalidated = self.invalidated[call.key];
         let at_once = self.invalidated_at_once[call.key];
         let outruns = |step: u64| step > call.called && step <= client.came;
-        // Whether a tag selects it is known with the head.
-        let is_outrun = outruns(at_once) || (outruns(invalidated) && call.answered_at.is_some());
+        // Whether a tag selects it is known with the head. Who wants a newer one has not waited for that.
+        let is_known = call.answered_at.is_some() && !asked.no_cache;
+        let is_outrun = outruns(at_once) || (outruns(invalidated) && is_known);
         let is_over = call.answered_at.is_some_and(|at| {
             let plan = call.plan.as_ref().expect("it has answered");
             plan.is_declared
                 || plan.is_private()
                 || at.max(client.came_at).elapsed().as_millis() >= OPEN_BODY_WAIT
         });
+        // Who pauses does not see that it takes too long; those who wait have a bound of their own, and who
+        // comes later does not join.
+        let is_early = (client.came_at - call.called_at).as_millis() < spec.fill_timeout();
+        let is_unseen = self.clients[call.client].is_held && is_early;
         // Its head came in time, or while the client paused.
         let is_open = call.answered_at.is_some() && !is_over && !asked.no_cache;
         (call.app, call.key) == (asked.app, asked.key)
@@ -157,8 +214,7 @@ impl Schedule {
             && (client.came_at.elapsed().as_millis() < spec.wait_timeout() || is_open)
             && call.is_under_way()
             && !call.is_head
-            // Who pauses does not see that it takes too long; those who wait have a bound of their own.
-            && (!call.is_late || self.clients[call.client].is_held)
+            && (!call.is_late || is_unseen)
             && !self.clients[call.client].is_alone()
             && !is_outrun
             // Who wants a newer one waits for the end.

@@ -227,6 +227,12 @@ impl Plan {
         )
     }
 
+    /// Those who wait for its head get nothing of it; with its whole body at once, if so.
+    pub fn is_refused(&self, at_once: bool) -> bool {
+        let is_for_one = self.kind == Kind::MustValidate || self.is_private();
+        !self.is_failure() && (is_for_one || (at_once && self.flaw != Flaw::None))
+    }
+
     /// Nothing keeps it from being shared and stored.
     pub fn is_good(&self) -> bool {
         matches!(self.kind, Kind::Plain | Kind::NotFound) && self.flaw == Flaw::None

@@ -25,7 +25,7 @@ const LEAST: &[(&str, u64)] = &[
     ("body error for its own client", 100), ("broken body for who shared it", 50),
     ("short body ended in an error", 20), ("trailers", 20),
     ("two calls at once, with a reason", 1_000), ("whole although its client left", 500),
-    ("dropped with its client", 200), ("late call", 200), ("outrun by an invalidation", 200),
+    ("refused, and each called for itself", 200), ("dropped with its client", 200), ("late call", 200), ("outrun by an invalidation", 200),
     ("nothing was left waiting", 10_000),
 ];
 
