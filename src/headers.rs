@@ -18,7 +18,8 @@ use crate::{
     entry::StoredHead,
     status::{Forward, Reason},
     values::{
-        DATE_LENGTH, NAME, age_value, date_value, hit_value, interned, stored_value, write_date,
+        DATE_LENGTH, NAME, age_value, collapsed_value, date_value, hit_value, interned,
+        refused_value, stored_value, write_date,
     },
 };
 
@@ -427,6 +428,22 @@ fn forwarded_value(said: Forwarded) -> HeaderValue {
             ttl: None,
             detail: None,
         } => stored_value(forward, || forwarded_text(said)),
+        Forwarded {
+            forward: Some(forward),
+            status: Some(200),
+            stored: false,
+            collapsed: true,
+            ttl: None,
+            detail: None,
+        } => collapsed_value(forward, || forwarded_text(said)),
+        Forwarded {
+            forward: Some(Forward::UriMiss),
+            status: Some(200),
+            stored: false,
+            collapsed: false,
+            ttl: None,
+            detail: Some(reason),
+        } => refused_value(reason, || forwarded_text(said)),
         said => HeaderValue::try_from(forwarded_text(said)).expect("made of tokens and numbers"),
     }
 }
@@ -592,6 +609,21 @@ mod tests {
                 },
                 Forwarded {
                     detail: Some(Reason::Head),
+                    ..said
+                },
+                Forwarded {
+                    stored: false,
+                    detail: Some(Reason::NoStore),
+                    ..said
+                },
+                Forwarded {
+                    stored: false,
+                    detail: Some(Reason::Private),
+                    ..said
+                },
+                Forwarded {
+                    stored: false,
+                    collapsed: true,
                     ..said
                 },
                 said,

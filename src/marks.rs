@@ -58,6 +58,8 @@ struct Known {
     until: Millis,
     /// How often a refresh failed in a row; for [`Mark::NotRefreshed`].
     failures: u8,
+    /// The head of a response told it; for [`Mark::Uncacheable`].
+    by_head: bool,
 }
 
 /// The marks of one cache.
@@ -75,11 +77,33 @@ impl Marks {
     }
 
     pub(crate) fn set(&self, mark: Mark, key: u64, now: Millis) {
+        self.set_by(mark, key, false, now);
+    }
+
+    /// The responses of a key are not storable; whether their heads tell.
+    pub(crate) fn set_uncacheable(&self, key: u64, by_head: bool, now: Millis) {
+        self.set_by(Mark::Uncacheable, key, by_head, now);
+    }
+
+    fn set_by(&self, mark: Mark, key: u64, by_head: bool, now: Millis) {
         let known = Known {
             until: now + mark.life(),
             failures: 0,
+            by_head,
         };
         insert(&mut self.table(), place(mark, key), known);
+    }
+
+    /// A response to this key may be stored after all.
+    pub(crate) fn lift_uncacheable(&self, key: u64) {
+        self.table().remove(&place(Mark::Uncacheable, key));
+    }
+
+    /// Whether the responses of a key are not storable, as their heads told.
+    pub(crate) fn is_uncacheable_by_head(&self, key: u64, now: Millis) -> bool {
+        let marks = self.table();
+        let known = marks.get(&place(Mark::Uncacheable, key));
+        known.is_some_and(|known| known.by_head && now < known.until)
     }
 
     /// Until when it is remembered. Most is not, and then nobody needs to know what time it is.
@@ -96,7 +120,12 @@ impl Marks {
         let before = marks.get(&place).map_or(0, |known| known.failures);
         let failures = before.saturating_add(1);
         let until = now + pause_after(failures);
-        insert(&mut marks, place, Known { until, failures });
+        let known = Known {
+            until,
+            failures,
+            by_head: false,
+        };
+        insert(&mut marks, place, known);
     }
 
     /// A refresh has failed: the pause counts from now.

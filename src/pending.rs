@@ -122,15 +122,7 @@ impl Pending {
             hint,
         }: Known,
     ) -> Self {
-        let mark_of = |text: &[u8], key: u64| {
-            let mut hasher = hasher();
-            hasher.write_u64(settings.id);
-            hasher.write_u64(u64::from(lookup.parts.depth));
-            hasher.write_u64(key);
-            hasher.write(text);
-            hasher.finish()
-        };
-        let mark = mark_of(&[], lookup.key.hash);
+        let mark = mark_of_key(settings, lookup);
         let stored = stored.filter(|entry| is_candidate(&settings.cache, entry, lookup.personal));
         let is_shareable =
             local.is_some() || stored.is_some() || settings.cache.is_marked(Mark::Shareable, mark);
@@ -144,8 +136,7 @@ impl Pending {
         Self {
             key: lookup.key.to_key(),
             mark,
-            route_mark: matched_route(head.extensions)
-                .map_or(mark, |route| mark_of(route.as_bytes(), 0)),
+            route_mark: mark_of_route(settings, head, lookup).unwrap_or(mark),
             subject: lookup.subject(settings),
             rule,
             forward,
@@ -167,8 +158,7 @@ impl Pending {
             fill_timeout: settings.fill_timeout,
             max_waiting: settings.max_waiting,
             path: remote.map(|_| lookup.parts.path.to_owned()),
-            remote_until: remote
-                .map(|_| remote_deadline(head.extensions).unwrap_or_else(|| after(DEADLINE))),
+            remote_until: remote.map(|_| remote_end(head)),
             frame_limit: longest_frame(settings),
             local,
             stored,
@@ -601,6 +591,34 @@ impl Pending {
             detail,
         }
     }
+}
+
+/// Under what something is remembered of a key.
+pub(crate) fn mark_of_key(settings: &Settings, lookup: &Lookup<'_>) -> u64 {
+    mark_of(settings, lookup, lookup.key.hash, &[])
+}
+
+/// Under what something is remembered of a route, where that is known.
+pub(crate) fn mark_of_route(
+    settings: &Settings,
+    head: HeadRef<'_>,
+    lookup: &Lookup<'_>,
+) -> Option<u64> {
+    matched_route(head.extensions).map(|route| mark_of(settings, lookup, 0, route.as_bytes()))
+}
+
+fn mark_of(settings: &Settings, lookup: &Lookup<'_>, key: u64, text: &[u8]) -> u64 {
+    let mut hasher = hasher();
+    hasher.write_u64(settings.id);
+    hasher.write_u64(u64::from(lookup.parts.depth));
+    hasher.write_u64(key);
+    hasher.write(text);
+    hasher.finish()
+}
+
+/// Until when a request may wait for the remote store.
+pub(crate) fn remote_end(head: HeadRef<'_>) -> Instant {
+    remote_deadline(head.extensions).unwrap_or_else(|| after(DEADLINE))
 }
 
 /// Whether an entry may answer these requests as soon as it is validated.

@@ -1,0 +1,144 @@
+//! A request for what is known not to be storable: it is passed on, and costs little more than one
+//! that the cache has nothing to do with.
+//!
+//! The head of its response is judged on the way out. As long as that may not be stored, what is known
+//! goes on; the first that may lifts it and is not stored itself: the next request fills.
+
+use http::{HeaderMap, Response, response};
+use http_body::Body;
+
+use crate::{
+    admission::Lookup,
+    cache::Cache,
+    future::Leave,
+    head::HeadRef,
+    headers::{Forwarded, say_forwarded},
+    judge::{Exchange, weigh},
+    marks::Mark,
+    nesting::{is_stamped, stamp},
+    pending::{mark_of_key, mark_of_route},
+    settings::Settings,
+    status::{Forward, Reason},
+};
+
+/// What is remembered of the key of such a request, and of its route.
+pub(crate) struct Uncacheable {
+    cache: Cache,
+    mark: u64,
+    route: Option<u64>,
+    /// It was counted, and has no answer.
+    is_unanswered: bool,
+}
+
+impl Uncacheable {
+    /// What is known of a request for which memory has nothing; `None` where it has to go the way of
+    /// all others.
+    pub(crate) fn known(
+        settings: &Settings,
+        head: HeadRef<'_>,
+        lookup: &Lookup<'_>,
+    ) -> Option<Self> {
+        let is_plain = !lookup.is_head
+            && !lookup.is_selective()
+            && !lookup.is_demanding
+            && lookup.personal.is_none()
+            && lookup.search.is_none()
+            && lookup.parts.content.is_none();
+        if !is_plain || settings.validator.is_some() {
+            return None;
+        }
+        let cache = &settings.cache;
+        let now = cache.now();
+        let mark = mark_of_key(settings, lookup);
+        let route = mark_of_route(settings, head, lookup);
+        // Of a key that is cold another node may know better.
+        let may_ask = || !settings.has_own_entries() && cache.remote().is_some();
+        let is_of_route = |route| cache.routes().is_uncacheable(route, now) && !may_ask();
+        let is_known = cache.marks().is_uncacheable_by_head(mark, now)
+            || (route.is_some_and(is_of_route) && !cache.is_marked(Mark::Uncacheable, mark));
+        if !is_known || cache.is_marked(Mark::InnerLayer, route.unwrap_or(mark)) {
+            return None;
+        }
+        Some(Self {
+            cache: cache.clone(),
+            mark,
+            route,
+            is_unanswered: false,
+        })
+    }
+
+    /// It is counted as what it is: a call that could fill the store.
+    pub(crate) fn begin(&mut self) {
+        self.is_unanswered = true;
+        let counters = self.cache.counters();
+        counters.miss();
+        counters.fill();
+    }
+
+    /// Its response, with what is to be said of it.
+    pub(crate) fn answered<B: Body>(
+        mut self,
+        settings: &Settings,
+        leave: Leave,
+        response: Response<B>,
+    ) -> Response<B> {
+        self.is_unanswered = false;
+        let (mut head, body) = response.into_parts();
+        let cache = &self.cache;
+        if is_stamped(&head.extensions, cache.id()) {
+            let route = self.route.unwrap_or(self.mark);
+            cache.marks().set(Mark::InnerLayer, route, cache.now());
+            return Response::from_parts(head, body);
+        }
+        let said = Forwarded {
+            forward: Some(Forward::UriMiss),
+            status: Some(head.status.as_u16()),
+            stored: false,
+            collapsed: false,
+            ttl: None,
+            detail: Some(self.judge(settings, &head, body.size_hint().exact())),
+        };
+        say_forwarded(&mut head.headers, said, leave.mode);
+        stamp(&mut head.extensions, leave.stamp);
+        Response::from_parts(head, body)
+    }
+
+    /// Why it is not stored.
+    fn judge(&self, settings: &Settings, head: &response::Parts, exact: Option<u64>) -> Reason {
+        let cache = &self.cache;
+        let now = cache.clock().wall();
+        let exchange = Exchange {
+            request: &HeaderMap::new(),
+            authorization: false,
+            personal: None,
+            times: [now, now],
+        };
+        match weigh(settings, &exchange, head, exact) {
+            Err(reason) if head.status.is_server_error() => {
+                cache.counters().refusal(reason);
+                reason
+            }
+            Err(reason) => {
+                cache.refuse_head(reason, head.status, true, self.mark, self.route);
+                reason
+            }
+            Ok(weighed) if weighed.is_stored => {
+                cache.marks().lift_uncacheable(self.mark);
+                if let Some(route) = self.route {
+                    cache.routes().storable(route);
+                }
+                Reason::NotCollapsed
+            }
+            // A failure says nothing of what is made otherwise.
+            Ok(_) => Reason::Status,
+        }
+    }
+}
+
+impl Drop for Uncacheable {
+    fn drop(&mut self) {
+        if self.is_unanswered {
+            self.cache.counters().failed_fill();
+        }
+    }
+}
