@@ -308,6 +308,14 @@ pub(crate) fn fill_slots_collapsed(
     forwarded: Forwarded,
     mode: StatusHeaders,
 ) {
+    if mode == StatusHeaders::Full && status_slot {
+        let said = word(word_of(forwarded));
+        let values = [age_value(age), forwarded_value(forwarded), said];
+        for (slot, value) in head.values_mut().zip(values) {
+            *slot = value;
+        }
+        return;
+    }
     head.insert(AGE, age_value(age));
     if status_slot {
         head.remove(&CACHE_STATUS);
@@ -370,15 +378,20 @@ pub(crate) fn weak_tag(body: &[u8]) -> HeaderValue {
     HeaderValue::try_from(tag).expect("hexadecimal digits")
 }
 
+/// Who only ever bypasses has not been looked up, as far as the client can tell.
+fn word_of(forwarded: Forwarded) -> &'static [u8] {
+    match forwarded.forward {
+        Some(Forward::Bypass) => &BYPASS,
+        _ => &MISS,
+    }
+}
+
 /// Says on a response that comes from the inner service what the cache did.
 pub(crate) fn say_forwarded(head: &mut HeaderMap, forwarded: Forwarded, mode: StatusHeaders) {
     if mode == StatusHeaders::None {
         return;
     }
-    // Who only ever bypasses has not been looked up, as far as the client can tell.
-    let is_bypass = forwarded.forward == Some(Forward::Bypass);
-    let said: &'static [u8] = if is_bypass { &BYPASS } else { &MISS };
-    head.insert(X_CACHE, word(said));
+    head.insert(X_CACHE, word(word_of(forwarded)));
     if mode == StatusHeaders::Full {
         head.append(CACHE_STATUS, forwarded_value(forwarded));
     }

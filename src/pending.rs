@@ -237,7 +237,7 @@ impl Pending {
         let is_current = |flight: &Flight| {
             let now = Instant::now().into_std();
             now.saturating_duration_since(flight.started()) < self.fill_timeout
-                && self.may_get(flight, flight.head())
+                && (self.came_before(flight) || self.may_get(flight, flight.head().as_deref()))
         };
         ask(&Terms {
             max_waiting: self.max_waiting,
@@ -248,18 +248,21 @@ impl Pending {
 
     /// Whether what a flight brings may answer this request: no invalidation that came before selects
     /// it. Before its head is known its tags are not; those of its predecessor are the best guess.
-    pub(crate) fn may_get(&self, flight: &Flight, head: Option<Arc<StoredHead>>) -> bool {
-        let origin = flight.origin();
-        if origin.sequence >= self.invalidated {
+    pub(crate) fn may_get(&self, flight: &Flight, head: Option<&StoredHead>) -> bool {
+        if self.came_before(flight) {
             return true;
         }
-        let hint = || self.hint.as_ref().map(|entry| &entry.head);
+        let hint = || self.hint.as_ref().map(|entry| &*entry.head);
         let names = head
-            .as_ref()
             .or_else(hint)
-            .map_or_else(Names::default, |head| head.names());
+            .map_or_else(Names::default, StoredHead::names);
         let log = self.cache.log();
-        log.judge(origin.sequence, &origin.subject, names) == Verdict::Usable
+        log.judge(flight.sequence(), flight.subject(), names) == Verdict::Usable
+    }
+
+    /// No invalidation lies between the start of a flight and this request.
+    fn came_before(&self, flight: &Flight) -> bool {
+        flight.sequence() >= self.invalidated
     }
 
     /// Joins the fill of the key, or starts it.
