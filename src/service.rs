@@ -22,6 +22,7 @@ use crate::{
     body::ResponseBody,
     cache::{Cache, Standing},
     content::{QueryContent, is_query, unread},
+    entry::Millis,
     flight::Joined,
     future::{Detach, Lead, Leave, Passed, ResponseFuture},
     head::HeadRef,
@@ -360,7 +361,7 @@ impl<S> ResponseCache<S> {
             stored,
             hint,
         };
-        self.miss(head, &lookup, found, forward, known)
+        self.miss(head, &lookup, found, forward, known, now)
     }
 
     /// An answer that is fresh, and a refresh of it if it is near its end.
@@ -450,10 +451,11 @@ impl<S> ResponseCache<S> {
         found: Found,
         forward: Forward,
         known: Known,
+        now: Millis,
     ) -> Step {
         let settings = &*self.settings;
         if matches!(found, Found::Nothing) {
-            if let Some(uncacheable) = Uncacheable::known(settings, head, lookup) {
+            if let Some(uncacheable) = Uncacheable::known(settings, head, lookup, now) {
                 let has_remote = !settings.has_own_entries() && settings.cache.remote().is_some();
                 let remote_until = has_remote.then(|| remote_end(head));
                 return Step::PassUncacheable(uncacheable, remote_until);

@@ -10,13 +10,15 @@ use http_body::Body;
 use crate::{
     admission::Lookup,
     cache::Cache,
+    entry::Millis,
     future::Leave,
     head::HeadRef,
     headers::{Forwarded, say_forwarded},
     judge::{Exchange, weigh},
-    marks::Mark,
+    marks::{Mark, Storability},
     nesting::{is_stamped, stamp},
     pending::{mark_of_key, mark_of_route},
+    policy::refused_at_once,
     settings::Settings,
     status::{Forward, Reason},
 };
@@ -26,6 +28,8 @@ pub(crate) struct Uncacheable {
     cache: Cache,
     mark: u64,
     route: Option<u64>,
+    /// What is known of them is to be told anew, or it would be forgotten.
+    is_due: bool,
     /// It was counted, and has no answer.
     is_unanswered: bool,
 }
@@ -37,6 +41,7 @@ impl Uncacheable {
         settings: &Settings,
         head: HeadRef<'_>,
         lookup: &Lookup<'_>,
+        now: Millis,
     ) -> Option<Self> {
         let is_plain = !lookup.is_head
             && !lookup.is_selective()
@@ -48,21 +53,27 @@ impl Uncacheable {
             return None;
         }
         let cache = &settings.cache;
-        let now = cache.now();
         let mark = mark_of_key(settings, lookup);
         let route = mark_of_route(settings, head, lookup);
-        // Of a key that is cold another node may know better.
-        let may_ask = || !settings.has_own_entries() && cache.remote().is_some();
-        let is_of_route = |route| cache.routes().is_uncacheable(route, now) && !may_ask();
-        let is_known = cache.marks().is_uncacheable_by_head(mark, now)
-            || (route.is_some_and(is_of_route) && !cache.is_marked(Mark::Uncacheable, mark));
-        if !is_known || cache.is_marked(Mark::InnerLayer, route.unwrap_or(mark)) {
-            return None;
-        }
+        let known = cache.marks().storability(mark, route.unwrap_or(mark), now);
+        let is_due = match known {
+            Storability::NoneByHead { is_due } => is_due,
+            Storability::Unknown => {
+                // Of a key that is cold another node may know better.
+                let may_ask = || !settings.has_own_entries() && cache.remote().is_some();
+                let is_of_route = |route| cache.routes().is_uncacheable(route, now) && !may_ask();
+                if !route.is_some_and(is_of_route) {
+                    return None;
+                }
+                true
+            }
+            Storability::Otherwise => return None,
+        };
         Some(Self {
             cache: cache.clone(),
             mark,
             route,
+            is_due,
             is_unanswered: false,
         })
     }
@@ -106,6 +117,12 @@ impl Uncacheable {
     /// Why it is not stored.
     fn judge(&self, settings: &Settings, head: &response::Parts, exact: Option<u64>) -> Reason {
         let cache = &self.cache;
+        if !self.is_due {
+            if let Some(reason) = refused_at_once(&settings.storing, head.status, &head.headers) {
+                cache.counters().refusal(reason);
+                return reason;
+            }
+        }
         let now = cache.clock().wall();
         let exchange = Exchange {
             request: &HeaderMap::new(),
