@@ -91,38 +91,50 @@ impl Uncacheable {
         mut self,
         settings: &Settings,
         leave: Leave,
-        response: Response<B>,
+        mut response: Response<B>,
     ) -> Response<B> {
         self.is_unanswered = false;
-        let (mut head, body) = response.into_parts();
         let cache = &self.cache;
-        if is_stamped(&head.extensions, cache.id()) {
+        if is_stamped(response.extensions(), cache.id()) {
             let route = self.route.unwrap_or(self.mark);
             cache.marks().set(Mark::InnerLayer, route, cache.now());
-            return Response::from_parts(head, body);
+            return response;
         }
+        let detail = match self.refused_again(settings, &response) {
+            Some(reason) => reason,
+            None => {
+                let (head, body) = response.into_parts();
+                let detail = self.judge(settings, &head, body.size_hint().exact());
+                response = Response::from_parts(head, body);
+                detail
+            }
+        };
         let said = Forwarded {
             forward: Some(Forward::UriMiss),
-            status: Some(head.status.as_u16()),
+            status: Some(response.status().as_u16()),
             stored: false,
             collapsed: false,
             ttl: None,
-            detail: Some(self.judge(settings, &head, body.size_hint().exact())),
+            detail: Some(detail),
         };
-        say_forwarded(&mut head.headers, said, leave.mode);
-        stamp(&mut head.extensions, leave.stamp);
-        Response::from_parts(head, body)
+        say_forwarded(response.headers_mut(), said, leave.mode);
+        stamp(response.extensions_mut(), leave.stamp);
+        response
+    }
+
+    /// Why it is not stored, where that is seen at once and nothing has to be told anew.
+    fn refused_again<B>(&self, settings: &Settings, response: &Response<B>) -> Option<Reason> {
+        if self.is_due {
+            return None;
+        }
+        let reason = refused_at_once(&settings.storing, response.status(), response.headers())?;
+        self.cache.counters().refusal(reason);
+        Some(reason)
     }
 
     /// Why it is not stored.
     fn judge(&self, settings: &Settings, head: &response::Parts, exact: Option<u64>) -> Reason {
         let cache = &self.cache;
-        if !self.is_due {
-            if let Some(reason) = refused_at_once(&settings.storing, head.status, &head.headers) {
-                cache.counters().refusal(reason);
-                return reason;
-            }
-        }
         let now = cache.clock().wall();
         let exchange = Exchange {
             request: &HeaderMap::new(),
