@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use tokio::{sync::Notify, task::JoinHandle};
 
 use crate::{
@@ -476,6 +476,32 @@ impl Cache {
 
     /// Counts a response that is not stored, and remembers it where the next will not be either.
     pub(crate) fn refuse(&self, reason: Reason, mark: Option<u64>) {
+        self.refuse_by(reason, mark, false);
+    }
+
+    /// The same for the head of a response, which says something of its route, too.
+    ///
+    /// `is_for_all`: it was made for nobody in particular.
+    pub(crate) fn refuse_head(
+        &self,
+        reason: Reason,
+        status: StatusCode,
+        is_for_all: bool,
+        mark: u64,
+        route: Option<u64>,
+    ) {
+        // That a client has it already says nothing about those who have not.
+        let is_said = reason != Reason::Status || status != StatusCode::NOT_MODIFIED;
+        let lasts = is_said && is_for_all;
+        self.refuse_by(reason, lasts.then_some(mark), true);
+        // What is not there says nothing of what is.
+        let is_of_route = lasts && status.is_success() && reason.is_of_route();
+        if let (true, Some(route)) = (is_of_route, route) {
+            self.core.routes.refused(route, mark, self.now());
+        }
+    }
+
+    fn refuse_by(&self, reason: Reason, mark: Option<u64>, by_head: bool) {
         self.core.counters.refusal(reason);
         let Some(mark) = mark else {
             return;
@@ -491,7 +517,7 @@ impl Cache {
                 | Reason::InnerError
         );
         if is_lasting {
-            self.core.marks.set(Mark::Uncacheable, mark, self.now());
+            self.core.marks.set_uncacheable(mark, by_head, self.now());
         }
     }
 

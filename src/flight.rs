@@ -28,8 +28,9 @@ use crate::{
     status::Reason,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    target::Subject,
 };
 
 /// What requests must have in common to be answered by one flight.
@@ -182,9 +183,19 @@ impl Flight {
     /// Of what this flight brings.
     pub(crate) fn origin(&self) -> Origin {
         Origin {
-            sequence: self.sequence.load(Ordering::Acquire),
+            sequence: self.sequence(),
             ..self.origin.clone()
         }
+    }
+
+    /// The sequence of its origin.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.sequence.load(Ordering::Acquire)
+    }
+
+    /// What an invalidation selects of it, as far as that is known without its head.
+    pub(crate) fn subject(&self) -> &Subject {
+        &self.origin.subject
     }
 
     /// The head of what it brings, as soon as that is known.
@@ -234,6 +245,7 @@ impl Flight {
         Ticket {
             flight: self.clone(),
             seat,
+            is_left: AtomicBool::new(false),
         }
     }
 
@@ -269,6 +281,8 @@ impl Flight {
 pub(crate) struct Ticket {
     flight: Arc<Flight>,
     seat: usize,
+    /// It was given back with what there was to know, under the same lock.
+    is_left: AtomicBool,
 }
 
 impl Ticket {
@@ -285,6 +299,9 @@ impl Ticket {
             Phase::Complete(shared, entry) => Outcome::Complete(shared.clone(), entry.clone()),
             Phase::Ended(ending) => Outcome::Ended(*ending),
         };
+        if matches!(outcome, Outcome::Complete(..) | Outcome::Ended(_)) {
+            self.leave(state);
+        }
         Poll::Ready(outcome)
     }
 
@@ -299,6 +316,9 @@ impl Ticket {
             Phase::Complete(shared, entry) => Outcome::Complete(shared.clone(), entry.clone()),
             Phase::Ended(ending) => Outcome::Ended(*ending),
         };
+        if matches!(outcome, Outcome::Complete(..) | Outcome::Ended(_)) {
+            self.leave(state);
+        }
         Poll::Ready(outcome)
     }
 
@@ -315,9 +335,12 @@ impl Ticket {
     }
 }
 
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        let mut state = self.flight.state();
+impl Ticket {
+    /// Gives the place back.
+    fn leave(&self, mut state: MutexGuard<'_, State>) {
+        if self.is_left.swap(true, Ordering::Relaxed) {
+            return;
+        }
         state.waiting -= 1;
         state.free.push(self.seat);
         let waker = state.wakers[self.seat].take();
@@ -330,6 +353,14 @@ impl Drop for Ticket {
         drop(waker);
         if let Some(abandoned) = abandoned {
             abandoned.wake();
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if !self.is_left.load(Ordering::Relaxed) {
+            self.leave(self.flight.state());
         }
     }
 }

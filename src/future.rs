@@ -26,6 +26,7 @@ use crate::{
     settings::Settings,
     status::Reason,
     timer::until,
+    uncacheable::Uncacheable,
     unsafe_method::UnsafeMethod,
 };
 
@@ -87,6 +88,8 @@ pub(crate) enum Passed {
     Bypassed(Reason),
     /// Looked up in vain, and passed on as it came.
     Missed(Forwarded),
+    /// The same for what is known not to be storable.
+    Uncacheable(Uncacheable),
 }
 
 impl Passed {
@@ -363,10 +366,14 @@ pub(crate) fn pass_on<B: Body>(
     settings: &Settings,
 ) -> Response<ResponseBody<B>> {
     hear(settings, &mut response);
+    if let Passed::Uncacheable(uncacheable) = passed {
+        let response = uncacheable.answered(settings, leave, response);
+        return response.map(ResponseBody::inner);
+    }
     let mut response = response.map(ResponseBody::inner);
     let head = response.headers_mut();
     match passed {
-        Passed::Untouched => return response,
+        Passed::Untouched | Passed::Uncacheable(_) => return response,
         Passed::Unsafe(method) => {
             method.answered(response.status(), response.headers());
             return response;

@@ -18,7 +18,8 @@ use crate::{
     entry::StoredHead,
     status::{Forward, Reason},
     values::{
-        DATE_LENGTH, NAME, age_value, date_value, hit_value, interned, stored_value, write_date,
+        DATE_LENGTH, NAME, age_value, collapsed_value, date_value, hit_value, interned,
+        refused_value, stored_value, write_date,
     },
 };
 
@@ -307,6 +308,14 @@ pub(crate) fn fill_slots_collapsed(
     forwarded: Forwarded,
     mode: StatusHeaders,
 ) {
+    if mode == StatusHeaders::Full && status_slot {
+        let said = word(word_of(forwarded));
+        let values = [age_value(age), forwarded_value(forwarded), said];
+        for (slot, value) in head.values_mut().zip(values) {
+            *slot = value;
+        }
+        return;
+    }
     head.insert(AGE, age_value(age));
     if status_slot {
         head.remove(&CACHE_STATUS);
@@ -369,15 +378,20 @@ pub(crate) fn weak_tag(body: &[u8]) -> HeaderValue {
     HeaderValue::try_from(tag).expect("hexadecimal digits")
 }
 
+/// Who only ever bypasses has not been looked up, as far as the client can tell.
+fn word_of(forwarded: Forwarded) -> &'static [u8] {
+    match forwarded.forward {
+        Some(Forward::Bypass) => &BYPASS,
+        _ => &MISS,
+    }
+}
+
 /// Says on a response that comes from the inner service what the cache did.
 pub(crate) fn say_forwarded(head: &mut HeaderMap, forwarded: Forwarded, mode: StatusHeaders) {
     if mode == StatusHeaders::None {
         return;
     }
-    // Who only ever bypasses has not been looked up, as far as the client can tell.
-    let is_bypass = forwarded.forward == Some(Forward::Bypass);
-    let said: &'static [u8] = if is_bypass { &BYPASS } else { &MISS };
-    head.insert(X_CACHE, word(said));
+    head.insert(X_CACHE, word(word_of(forwarded)));
     if mode == StatusHeaders::Full {
         head.append(CACHE_STATUS, forwarded_value(forwarded));
     }
@@ -427,6 +441,22 @@ fn forwarded_value(said: Forwarded) -> HeaderValue {
             ttl: None,
             detail: None,
         } => stored_value(forward, || forwarded_text(said)),
+        Forwarded {
+            forward: Some(forward),
+            status: Some(200),
+            stored: false,
+            collapsed: true,
+            ttl: None,
+            detail: None,
+        } => collapsed_value(forward, || forwarded_text(said)),
+        Forwarded {
+            forward: Some(Forward::UriMiss),
+            status: Some(200),
+            stored: false,
+            collapsed: false,
+            ttl: None,
+            detail: Some(reason),
+        } => refused_value(reason, || forwarded_text(said)),
         said => HeaderValue::try_from(forwarded_text(said)).expect("made of tokens and numbers"),
     }
 }
@@ -592,6 +622,21 @@ mod tests {
                 },
                 Forwarded {
                     detail: Some(Reason::Head),
+                    ..said
+                },
+                Forwarded {
+                    stored: false,
+                    detail: Some(Reason::NoStore),
+                    ..said
+                },
+                Forwarded {
+                    stored: false,
+                    detail: Some(Reason::Private),
+                    ..said
+                },
+                Forwarded {
+                    stored: false,
+                    collapsed: true,
                     ..said
                 },
                 said,

@@ -52,6 +52,76 @@ pub(crate) enum Judged {
     Refuse(Reason),
 }
 
+/// What a response is judged by besides its head.
+pub(crate) struct Exchange<'a> {
+    /// The fields as the client sent them; none are looked at where nothing is personal.
+    pub(crate) request: &'a HeaderMap,
+    pub(crate) authorization: bool,
+    pub(crate) personal: Option<Reason>,
+    /// Of the request and of the response.
+    pub(crate) times: [SystemTime; 2],
+}
+
+/// A response that may be shared, as far as its head says.
+pub(crate) struct Weighed {
+    plan: Box<Plan>,
+    /// Else it goes to those who wait already and nowhere else.
+    pub(crate) is_stored: bool,
+    length: Option<u64>,
+    tagged: Tagged,
+}
+
+/// Asks all rules about the head of a response.
+///
+/// # Errors
+///
+/// Why it answers its own request alone.
+pub(crate) fn weigh(
+    settings: &Settings,
+    exchange: &Exchange<'_>,
+    head: &response::Parts,
+    exact: Option<u64>,
+) -> Result<Weighed, Reason> {
+    let is_careful = settings.storing.is_careful();
+    let is_credential = |name: &str| is_careful && settings.credentials.contains(name);
+    let facts = RequestFacts {
+        headers: exchange.request,
+        authorization: exchange.authorization,
+        personal: exchange.personal,
+        partitioned: settings.partition_by.is_some(),
+        is_credential: &is_credential,
+    };
+    let [request_time, response_time] = exchange.times;
+    let decision = policy::decide(
+        &settings.storing,
+        &facts,
+        head.status,
+        &head.headers,
+        head.extensions.get(),
+        request_time,
+        response_time,
+    );
+    let (plan, is_stored) = match decision {
+        Decision::Store(plan) => (plan, true),
+        Decision::ShareOnly(plan) => (plan, false),
+        Decision::Refuse(reason) => return Err(reason),
+    };
+    if is_stored && !settings.store_when.iter().all(|condition| condition(head)) {
+        return Err(Reason::StoreWhen);
+    }
+    let length = plan.length.or(exact);
+    let tagged = policy::tagged(&head.headers, &head.extensions)?;
+    if length.is_some_and(|length| length > longest_body(settings, &settings.cache)) {
+        return Err(Reason::BodyTooLarge);
+    }
+    Ok(Weighed {
+        plan,
+        is_stored,
+        length,
+        tagged,
+    })
+}
+
 /// Judges the head of a response to a request whose fields the client sent so.
 ///
 /// `exact` is the length of the body where the body says it.
@@ -64,45 +134,26 @@ pub(crate) fn judge(
     started: Started,
 ) -> Judged {
     let cache = &pending.cache;
-    let said = head.extensions.get::<CachePolicy>().cloned();
     if Instant::now() >= started.deadline {
         return Judged::Refuse(Reason::FillTimeout);
     }
-    let is_careful = settings.storing.is_careful();
-    let is_credential = |name: &str| is_careful && settings.credentials.contains(name);
-    let facts = RequestFacts {
-        headers: request,
+    let response_time = cache.clock().wall();
+    let asked = Exchange {
+        request,
         authorization: pending.authorization,
         personal: pending.personal,
-        partitioned: settings.partition_by.is_some(),
-        is_credential: &is_credential,
+        times: [started.wall, response_time],
     };
-    let response_time = cache.clock().wall();
-    let decision = policy::decide(
-        &settings.storing,
-        &facts,
-        head.status,
-        &head.headers,
-        said.as_ref(),
-        started.wall,
-        response_time,
-    );
-    let (plan, is_stored) = match decision {
-        Decision::Store(plan) => (plan, true),
-        Decision::ShareOnly(plan) => (plan, false),
-        Decision::Refuse(reason) => return Judged::Refuse(reason),
-    };
-    if is_stored && !settings.store_when.iter().all(|condition| condition(head)) {
-        return Judged::Refuse(Reason::StoreWhen);
-    }
-    let length = plan.length.or(exact);
-    let tagged = match policy::tagged(&head.headers, &head.extensions) {
-        Ok(tagged) => tagged,
+    let weighed = match weigh(settings, &asked, head, exact) {
+        Ok(weighed) => weighed,
         Err(reason) => return Judged::Refuse(reason),
     };
-    if length.is_some_and(|length| length > longest_body(settings, cache)) {
-        return Judged::Refuse(Reason::BodyTooLarge);
-    }
+    let Weighed {
+        plan,
+        is_stored,
+        length,
+        tagged,
+    } = weighed;
     let vary = match settings.key_holds_cookies(pending.personal) {
         // What the other cookies are does not reach the handler.
         true => plan.vary.clone().without(&COOKIE),
@@ -121,7 +172,7 @@ pub(crate) fn judge(
         return Judged::Refuse(Reason::KeyTooLong);
     }
     // It was heard. What is refused goes on as it came, so that a cache further out hears it, too.
-    head.extensions.remove::<CachePolicy>();
+    let said = head.extensions.remove::<CachePolicy>();
     let read_at = said.as_ref().and_then(CachePolicy::read_at_value);
     let shared = Shared {
         values,

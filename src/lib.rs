@@ -112,6 +112,7 @@ mod streaks;
 mod sync;
 mod target;
 mod timer;
+mod uncacheable;
 mod unsafe_method;
 mod validate;
 mod values;

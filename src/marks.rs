@@ -52,12 +52,27 @@ fn pause_after(failures: u8) -> Millis {
     (Mark::NotRefreshed.life() << doubled).min(LONGEST_PAUSE)
 }
 
+/// Whether the responses of a key may be stored, as far as is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Storability {
+    Unknown,
+    /// None of them, as the head of the latest told; `is_due`: half of the time has gone for which that
+    /// is remembered.
+    NoneByHead {
+        is_due: bool,
+    },
+    /// Not all that is known came from a head, or a layer further in answers.
+    Otherwise,
+}
+
 /// What is remembered, and until when.
 #[derive(Debug, Clone, Copy)]
 struct Known {
     until: Millis,
     /// How often a refresh failed in a row; for [`Mark::NotRefreshed`].
     failures: u8,
+    /// The head of a response told it; for [`Mark::Uncacheable`].
+    by_head: bool,
 }
 
 /// The marks of one cache.
@@ -75,11 +90,45 @@ impl Marks {
     }
 
     pub(crate) fn set(&self, mark: Mark, key: u64, now: Millis) {
+        self.set_by(mark, key, false, now);
+    }
+
+    /// The responses of a key are not storable; whether their heads tell.
+    pub(crate) fn set_uncacheable(&self, key: u64, by_head: bool, now: Millis) {
+        self.set_by(Mark::Uncacheable, key, by_head, now);
+    }
+
+    fn set_by(&self, mark: Mark, key: u64, by_head: bool, now: Millis) {
         let known = Known {
             until: now + mark.life(),
             failures: 0,
+            by_head,
         };
         insert(&mut self.table(), place(mark, key), known);
+    }
+
+    /// A response to this key may be stored after all.
+    pub(crate) fn lift_uncacheable(&self, key: u64) {
+        self.table().remove(&place(Mark::Uncacheable, key));
+    }
+
+    /// What is known of storing the responses of a key, and who answers on its route.
+    pub(crate) fn storability(&self, key: u64, route: u64, now: Millis) -> Storability {
+        let marks = self.table();
+        let holds = |mark, key| {
+            let known = marks.get(&place(mark, key));
+            known.filter(|known| now < known.until)
+        };
+        if holds(Mark::InnerLayer, route).is_some() {
+            return Storability::Otherwise;
+        }
+        match holds(Mark::Uncacheable, key) {
+            None => Storability::Unknown,
+            Some(known) if known.by_head => Storability::NoneByHead {
+                is_due: known.until < now + Mark::Uncacheable.life() / 2,
+            },
+            Some(_) => Storability::Otherwise,
+        }
     }
 
     /// Until when it is remembered. Most is not, and then nobody needs to know what time it is.
@@ -96,7 +145,12 @@ impl Marks {
         let before = marks.get(&place).map_or(0, |known| known.failures);
         let failures = before.saturating_add(1);
         let until = now + pause_after(failures);
-        insert(&mut marks, place, Known { until, failures });
+        let known = Known {
+            until,
+            failures,
+            by_head: false,
+        };
+        insert(&mut marks, place, known);
     }
 
     /// A refresh has failed: the pause counts from now.
@@ -148,6 +202,31 @@ mod tests {
         assert!(!marks.is_set(Mark::Failing, 7, 1_100));
         assert!(!marks.is_set(Mark::Uncacheable, 7, 100));
         assert!(!marks.is_set(Mark::Failing, 8, 100));
+    }
+
+    #[test]
+    fn what_a_head_told_is_due_after_half_of_its_time() {
+        let marks = Marks::default();
+        let of = |now| marks.storability(7, 8, now);
+        assert_eq!(of(0), Storability::Unknown);
+        marks.set_uncacheable(7, true, 0);
+        let rows = [
+            (0, Storability::NoneByHead { is_due: false }),
+            (30_000, Storability::NoneByHead { is_due: false }),
+            (30_001, Storability::NoneByHead { is_due: true }),
+            (59_999, Storability::NoneByHead { is_due: true }),
+            (60_000, Storability::Unknown),
+        ];
+        for (now, expected) in rows {
+            assert_eq!(of(now), expected, "{now}");
+        }
+        marks.lift_uncacheable(7);
+        assert_eq!(of(0), Storability::Unknown);
+        marks.set_uncacheable(7, false, 0);
+        assert_eq!(of(0), Storability::Otherwise, "by its body");
+        marks.set_uncacheable(7, true, 0);
+        marks.set(Mark::InnerLayer, 8, 0);
+        assert_eq!(of(0), Storability::Otherwise, "further in");
     }
 
     #[test]

@@ -295,8 +295,7 @@ where
             Outcome::Complete(shared, entry) => (shared, Some(entry)),
             Outcome::Ended(ending) => return self.after(ending),
         };
-        let flight = ticket.flight();
-        if !self.pending.may_get(flight, Some(shared.head.clone())) {
+        if !self.pending.may_get(ticket.flight(), Some(&shared.head)) {
             // An invalidation came before the request and after the fill began, by a tag that only the
             // head has told: whoever came so late shares a newer flight.
             if !shared.rule.is_empty() {

@@ -122,15 +122,7 @@ impl Pending {
             hint,
         }: Known,
     ) -> Self {
-        let mark_of = |text: &[u8], key: u64| {
-            let mut hasher = hasher();
-            hasher.write_u64(settings.id);
-            hasher.write_u64(u64::from(lookup.parts.depth));
-            hasher.write_u64(key);
-            hasher.write(text);
-            hasher.finish()
-        };
-        let mark = mark_of(&[], lookup.key.hash);
+        let mark = mark_of_key(settings, lookup);
         let stored = stored.filter(|entry| is_candidate(&settings.cache, entry, lookup.personal));
         let is_shareable =
             local.is_some() || stored.is_some() || settings.cache.is_marked(Mark::Shareable, mark);
@@ -144,8 +136,7 @@ impl Pending {
         Self {
             key: lookup.key.to_key(),
             mark,
-            route_mark: matched_route(head.extensions)
-                .map_or(mark, |route| mark_of(route.as_bytes(), 0)),
+            route_mark: mark_of_route(settings, head, lookup).unwrap_or(mark),
             subject: lookup.subject(settings),
             rule,
             forward,
@@ -167,8 +158,7 @@ impl Pending {
             fill_timeout: settings.fill_timeout,
             max_waiting: settings.max_waiting,
             path: remote.map(|_| lookup.parts.path.to_owned()),
-            remote_until: remote
-                .map(|_| remote_deadline(head.extensions).unwrap_or_else(|| after(DEADLINE))),
+            remote_until: remote.map(|_| remote_end(head)),
             frame_limit: longest_frame(settings),
             local,
             stored,
@@ -248,7 +238,7 @@ impl Pending {
         let is_current = |flight: &Flight| {
             let now = Instant::now().into_std();
             now.saturating_duration_since(flight.started()) < self.fill_timeout
-                && self.may_get(flight, flight.head())
+                && (self.came_before(flight) || self.may_get(flight, flight.head().as_deref()))
         };
         ask(&Terms {
             max_waiting: self.max_waiting,
@@ -259,18 +249,21 @@ impl Pending {
 
     /// Whether what a flight brings may answer this request: no invalidation that came before selects
     /// it. Before its head is known its tags are not; those of its predecessor are the best guess.
-    pub(crate) fn may_get(&self, flight: &Flight, head: Option<Arc<StoredHead>>) -> bool {
-        let origin = flight.origin();
-        if origin.sequence >= self.invalidated {
+    pub(crate) fn may_get(&self, flight: &Flight, head: Option<&StoredHead>) -> bool {
+        if self.came_before(flight) {
             return true;
         }
-        let hint = || self.hint.as_ref().map(|entry| &entry.head);
+        let hint = || self.hint.as_ref().map(|entry| &*entry.head);
         let names = head
-            .as_ref()
             .or_else(hint)
-            .map_or_else(Names::default, |head| head.names());
+            .map_or_else(Names::default, StoredHead::names);
         let log = self.cache.log();
-        log.judge(origin.sequence, &origin.subject, names) == Verdict::Usable
+        log.judge(flight.sequence(), flight.subject(), names) == Verdict::Usable
+    }
+
+    /// No invalidation lies between the start of a flight and this request.
+    fn came_before(&self, flight: &Flight) -> bool {
+        flight.sequence() >= self.invalidated
     }
 
     /// Whether an invalidation with a higher number came before the request.
@@ -607,6 +600,34 @@ impl Pending {
             detail,
         }
     }
+}
+
+/// Under what something is remembered of a key.
+pub(crate) fn mark_of_key(settings: &Settings, lookup: &Lookup<'_>) -> u64 {
+    mark_of(settings, lookup, lookup.key.hash, &[])
+}
+
+/// Under what something is remembered of a route, where that is known.
+pub(crate) fn mark_of_route(
+    settings: &Settings,
+    head: HeadRef<'_>,
+    lookup: &Lookup<'_>,
+) -> Option<u64> {
+    matched_route(head.extensions).map(|route| mark_of(settings, lookup, 0, route.as_bytes()))
+}
+
+fn mark_of(settings: &Settings, lookup: &Lookup<'_>, key: u64, text: &[u8]) -> u64 {
+    let mut hasher = hasher();
+    hasher.write_u64(settings.id);
+    hasher.write_u64(u64::from(lookup.parts.depth));
+    hasher.write_u64(key);
+    hasher.write(text);
+    hasher.finish()
+}
+
+/// Until when a request may wait for the remote store.
+pub(crate) fn remote_end(head: HeadRef<'_>) -> Instant {
+    remote_deadline(head.extensions).unwrap_or_else(|| after(DEADLINE))
 }
 
 /// Whether an entry may answer these requests as soon as it is validated.

@@ -13,6 +13,7 @@ use std::{
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
+use tokio::time::Instant;
 use tower_service::Service;
 
 use crate::{
@@ -21,20 +22,22 @@ use crate::{
     body::ResponseBody,
     cache::{Cache, Standing},
     content::{QueryContent, is_query, unread},
+    entry::Millis,
     flight::Joined,
     future::{Detach, Lead, Leave, Passed, ResponseFuture},
     head::HeadRef,
     headers::Forwarded,
     marks::Mark,
     miss::Miss,
-    nesting::{depth, pass, stamp},
-    pending::{Known, Otherwise, Pending},
+    nesting::{depth, pass, pass_deadline, stamp},
+    pending::{Known, Otherwise, Pending, remote_end},
     policy::{Reuse, is_ahead, is_for_origin},
     random,
     settings::Settings,
     status::{Forward, Reason},
     store::memory::Found,
     timer::{after, within},
+    uncacheable::Uncacheable,
 };
 
 /// A service that answers repeated requests from a [`Cache`]; made by a
@@ -192,6 +195,14 @@ impl<S> ResponseCache<S> {
                 let request = reduced(settings, request);
                 self.pass(request, Passed::Missed(said), leave)
             }
+            Step::PassUncacheable(mut uncacheable, remote_until) => {
+                uncacheable.begin();
+                settings.streaks.looked_up(head);
+                pass(request.extensions_mut(), settings.cache.id());
+                pass_deadline(request.extensions_mut(), remote_until);
+                let request = reduced(settings, request);
+                self.pass(request, Passed::Uncacheable(uncacheable), leave)
+            }
             Step::Serve(hit, is_head, is_selective) => {
                 settings.cache.counters().hit();
                 settings.streaks.looked_up(head);
@@ -249,6 +260,8 @@ enum Step {
     Bypass(Reason),
     /// Nothing usable was found, and the request is passed on as it came.
     PassMissed(Forwarded),
+    /// What is known not to be storable; until when a layer further in may wait for a remote store.
+    PassUncacheable(Uncacheable, Option<Instant>),
     /// For a HEAD, if the former is true; with conditions or a range, if the latter is.
     Serve(Hit, bool, bool),
     /// With what is stale; a newer one is obtained meanwhile, if that is how it is to be filled.
@@ -348,7 +361,7 @@ impl<S> ResponseCache<S> {
             stored,
             hint,
         };
-        self.miss(head, &lookup, found, forward, known)
+        self.miss(head, &lookup, found, forward, known, now)
     }
 
     /// An answer that is fresh, and a refresh of it if it is near its end.
@@ -438,8 +451,16 @@ impl<S> ResponseCache<S> {
         found: Found,
         forward: Forward,
         known: Known,
+        now: Millis,
     ) -> Step {
         let settings = &*self.settings;
+        if matches!(found, Found::Nothing) {
+            if let Some(uncacheable) = Uncacheable::known(settings, head, lookup, now) {
+                let has_remote = !settings.has_own_entries() && settings.cache.remote().is_some();
+                let remote_until = has_remote.then(|| remote_end(head));
+                return Step::PassUncacheable(uncacheable, remote_until);
+            }
+        }
         let passed = |detail| {
             Step::PassMissed(Forwarded {
                 forward: Some(forward),

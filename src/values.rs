@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use foldhash::fast::RandomState;
 use http::{HeaderName, HeaderValue};
 
-use crate::status::Forward;
+use crate::status::{Forward, Reason};
 
 /// The name under which the cache speaks in `Cache-Status`.
 pub(crate) const NAME: &str = "tower-response-cache";
@@ -135,6 +135,22 @@ pub(crate) fn stored_value(forward: Forward, text: impl FnOnce() -> String) -> H
     static TABLE: [OnceLock<HeaderValue>; Forward::COUNT] =
         [const { OnceLock::new() }; Forward::COUNT];
     let known = &TABLE[forward as usize];
+    known.get_or_init(|| permanent(text())).clone()
+}
+
+/// The same of a 200 that somebody else's call brought.
+pub(crate) fn collapsed_value(forward: Forward, text: impl FnOnce() -> String) -> HeaderValue {
+    static TABLE: [OnceLock<HeaderValue>; Forward::COUNT] =
+        [const { OnceLock::new() }; Forward::COUNT];
+    let known = &TABLE[forward as usize];
+    known.get_or_init(|| permanent(text())).clone()
+}
+
+/// The same of a 200 that was not stored, for this reason; nothing was there for its URI.
+pub(crate) fn refused_value(reason: Reason, text: impl FnOnce() -> String) -> HeaderValue {
+    static TABLE: [OnceLock<HeaderValue>; Reason::ALL.len()] =
+        [const { OnceLock::new() }; Reason::ALL.len()];
+    let known = &TABLE[reason as usize];
     known.get_or_init(|| permanent(text())).clone()
 }
 

@@ -352,16 +352,14 @@ where
                     cache.counters().refusal(reason);
                     Ending::ServerError(head.status)
                 } else {
-                    // That a client has it already says nothing about those who have not.
-                    let is_said =
-                        reason != Reason::Status || head.status != StatusCode::NOT_MODIFIED;
-                    let lasts = is_said && pending.personal.is_none();
-                    cache.refuse(reason, lasts.then_some(pending.mark));
-                    // What is not there says nothing of what is.
-                    let is_of_route = lasts && head.status.is_success() && reason.is_of_route();
-                    if let (true, Some(route)) = (is_of_route, pending.route()) {
-                        cache.routes().refused(route, pending.mark, cache.now());
-                    }
+                    let is_for_all = pending.personal.is_none();
+                    cache.refuse_head(
+                        reason,
+                        head.status,
+                        is_for_all,
+                        pending.mark,
+                        pending.route(),
+                    );
                     Ending::Refused(reason)
                 };
                 pending.forget(reason, head.status);

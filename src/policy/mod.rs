@@ -136,7 +136,7 @@ pub(crate) use nominated::Encoded;
 pub(crate) use ranges::{Selected, select};
 pub(crate) use reuse::{Failure, Reuse, reuse, stands_in};
 pub(crate) use search::SearchVariance;
-pub(crate) use storing::{Decision, Plan, decide, declared_length};
+pub(crate) use storing::{Decision, Plan, decide, declared_length, refused_at_once};
 pub use tags::Tags;
 pub(crate) use tags::{Tagged, says_tags, tagged, take_tag_field};
 pub(crate) use validation::{

@@ -107,6 +107,48 @@ pub(crate) fn decide(
     }
 }
 
+/// Why a response may not be stored, where the strongest of these rules says so; it asks neither for the
+/// time nor for the request. Failures of the server are left to [`decide`].
+pub(crate) fn refused_at_once(
+    settings: &StoringSettings,
+    status: StatusCode,
+    headers: &HeaderMap,
+) -> Option<Reason> {
+    if status.is_server_error() {
+        return None;
+    }
+    let directives = targeted::read(headers, &settings.targeted)
+        .unwrap_or_else(|| ResponseDirectives::parse(headers));
+    let set_cookie_allowed = settings.store_set_cookie;
+    may_ever_be_stored(settings, &directives, status, headers, set_cookie_allowed).err()
+}
+
+/// Whether what a response says of itself lets it be stored at all.
+fn may_ever_be_stored(
+    settings: &StoringSettings,
+    directives: &ResponseDirectives,
+    status: StatusCode,
+    headers: &HeaderMap,
+    set_cookie_allowed: bool,
+) -> Result<(), Reason> {
+    // §5.2.2.5; §5.2.2.3: what must be understood, and is, may be stored all the same.
+    let is_understood =
+        settings.preset == Preset::Rfc9111 && directives.must_understand && is_understood(status);
+    if directives.no_store && !is_understood {
+        return Err(Reason::NoStore);
+    }
+    // §5.2.2.7
+    if directives.private {
+        return Err(Reason::Private);
+    }
+    // §7.3: a cookie is for one client; "Connection: Set-Cookie" hides it from nobody.
+    let set_cookie_allowed = set_cookie_allowed || !settings.is_careful();
+    if headers.contains_key(SET_COOKIE) && !set_cookie_allowed {
+        return Err(Reason::SetCookie);
+    }
+    Ok(())
+}
+
 /// A response under judgement.
 struct Response<'a> {
     settings: &'a StoringSettings,
@@ -250,23 +292,13 @@ impl Response<'_> {
     }
 
     fn may_ever_be_stored(&self, set_cookie_allowed: bool) -> Result<(), Reason> {
-        // §5.2.2.5; §5.2.2.3: what must be understood, and is, may be stored all the same.
-        let is_understood = self.settings.preset == Preset::Rfc9111
-            && self.directives.must_understand
-            && is_understood(self.status);
-        if self.directives.no_store && !is_understood {
-            return Err(Reason::NoStore);
-        }
-        // §5.2.2.7
-        if self.directives.private {
-            return Err(Reason::Private);
-        }
-        // §7.3: a cookie is for one client; "Connection: Set-Cookie" hides it from nobody.
-        let set_cookie_allowed = set_cookie_allowed || !self.settings.is_careful();
-        if self.headers.contains_key(SET_COOKIE) && !set_cookie_allowed {
-            return Err(Reason::SetCookie);
-        }
-        Ok(())
+        may_ever_be_stored(
+            self.settings,
+            &self.directives,
+            self.status,
+            self.headers,
+            set_cookie_allowed,
+        )
     }
 
     fn has_a_status_that_is_stored(&self) -> Result<(), Reason> {

@@ -110,10 +110,26 @@ async fn a_later_storable_head_lifts_the_mark_of_an_uncacheable_page() {
     permits.add_permits(1);
     assert_eq!(read(ask(&service, page()).await).await.complete(), "call 1");
     is_private.store(false, Ordering::SeqCst);
+    // The first that may be stored says so, and the next is.
     permits.add_permits(1);
-    assert_eq!(read(ask(&service, page()).await).await.complete(), "call 2");
+    let first = read(ask(&service, page()).await).await;
+    assert_eq!(first.complete(), "call 2");
+    assert_eq!(
+        first.field("cache-status"),
+        "tower-response-cache; fwd=uri-miss; fwd-status=200; detail=not-collapsed"
+    );
+    let clients = [
+        client(&service, page()).await,
+        client(&service, page()).await,
+    ];
+    assert_eq!(inner.calls(), 3, "they wait for one");
+    permits.add_permits(1);
+    for client in clients {
+        let answer = at_once("an answer", client).await.unwrap();
+        assert_eq!(answer.complete(), "call 3");
+    }
     let hit = read(ask(&service, page()).await).await;
-    assert_eq!((hit.field("x-cache"), hit.complete()), ("HIT", "call 2"));
+    assert_eq!((hit.field("x-cache"), hit.complete()), ("HIT", "call 3"));
 
     // And cold again, they wait for one.
     clock.advance(Duration::from_secs(11));
@@ -122,11 +138,11 @@ async fn a_later_storable_head_lifts_the_mark_of_an_uncacheable_page() {
         client(&service, page()).await,
         client(&service, page()).await,
     ];
-    assert_eq!(inner.calls(), 3);
+    assert_eq!(inner.calls(), 4);
     permits.add_permits(1);
     for client in clients {
         let answer = at_once("an answer", client).await.unwrap();
-        assert_eq!(answer.complete(), "call 3");
+        assert_eq!(answer.complete(), "call 4");
     }
     assert_idle(&cache).await;
 }

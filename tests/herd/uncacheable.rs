@@ -140,9 +140,16 @@ async fn a_route_that_becomes_cacheable_is_cached() {
     let visits = wave(&app, |n| format!("/items/{}", n % 5));
     settle().await;
     assert_eq!(page.running.count(), CROWD, "none waits for another");
-    // From the head of this wave on it may be stored.
+    // From the head of this wave on it may be stored: the next who come do it.
     page.is_cacheable.store(true, Ordering::SeqCst);
     page.permits.add_permits(CROWD);
+    for visit in visits {
+        at_once("an answer", visit).await.unwrap();
+    }
+    let visits = wave(&app, |n| format!("/items/{}", n % 5));
+    settle().await;
+    assert_eq!(page.running.count(), 5, "one for each key");
+    page.permits.add_permits(5);
     for visit in visits {
         at_once("an answer", visit).await.unwrap();
     }

@@ -271,47 +271,6 @@ async fn a_304_that_was_made_from_something_older_makes_nothing_good() {
     assert_eq!(origin.calls(), 3);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_handler_that_goes_on_with_something_old_is_not_called_one_after_the_other() {
-    let (cache, _clock) = cache();
-    let read_at = cache.sequence();
-    let doors: Vec<Gate> = (0..2).map(|_| Gate::shut()).collect();
-    let held = doors.clone();
-    let origin = Origin::new(move |call, _| {
-        let door = held.get(call - 1).cloned();
-        async move {
-            if let Some(door) = door {
-                door.pass().await;
-            }
-            let mut response = response(200, &[], format!("{call}"));
-            let policy = CachePolicy::new().tag("t").read_at(read_at);
-            response.extensions_mut().insert(policy);
-            response
-        }
-    });
-    let app = origin.behind(&ResponseCacheLayer::new(&cache));
-    cache.invalidate(Selector::tag("t"));
-    let mut asked = Vec::new();
-    for _ in 0..100 {
-        asked.push(ask(&app, "/a").await);
-    }
-    assert_eq!(origin.calls(), 1);
-    doors[0].open();
-    settle().await;
-    assert_eq!(origin.calls(), 2, "one tries again, for all");
-    doors[1].open();
-    settle().await;
-    assert_eq!(origin.calls(), 100, "then each for itself, at once");
-    let mut calls = texts(asked).await;
-    calls.sort();
-    calls.dedup();
-    assert_eq!(calls.len(), 100, "nobody has what another one got");
-}
-
-#[tokio::test(start_paused = true)]
-async fn who_waits_for_a_304_that_was_made_from_something_older_does_not_get_it() {
-    let (cache, _clock) = cache();
-    let before = cache.sequence();
 #[tokio::test]
 async fn a_head_freshens_what_was_invalidated_unless_it_was_made_from_something_older() {
     for is_older in [false, true] {
@@ -387,6 +346,78 @@ async fn who_came_late_knows_by_the_older_head_what_tells_variants_apart() {
     let origin = Origin::new(move |call, _| {
         let held = held.clone();
         async move {
+            match call {
+                1 => held.pass().await,
+                _ => std::future::pending().await,
+            }
+            let mut response = response(200, &[("vary", "accept-language")], "");
+            response.extensions_mut().insert(Tags::new(["t"]));
+            response
+        }
+    });
+    let app = origin.behind(&ResponseCacheLayer::new(&cache));
+    let ask_in = async |language: &'static str| {
+        let app = app.clone();
+        tokio::spawn(async move { get_with(&app, "/a", &[("accept-language", language)]).await });
+        settle().await;
+    };
+    ask_in("en").await;
+    cache.invalidate(Selector::tag("t"));
+    for language in ["en", "sv", "en", "sv"] {
+        ask_in(language).await;
+    }
+    assert_eq!(origin.calls(), 1, "nobody knows yet whether it has the tag");
+    door.open();
+    settle().await;
+    assert_eq!(origin.calls(), 3, "at once one for each variant");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_goes_on_with_something_old_is_not_called_one_after_the_other() {
+    let (cache, _clock) = cache();
+    let read_at = cache.sequence();
+    let doors: Vec<Gate> = (0..2).map(|_| Gate::shut()).collect();
+    let held = doors.clone();
+    let origin = Origin::new(move |call, _| {
+        let door = held.get(call - 1).cloned();
+        async move {
+            if let Some(door) = door {
+                door.pass().await;
+            }
+            let mut response = response(200, &[], format!("{call}"));
+            let policy = CachePolicy::new().tag("t").read_at(read_at);
+            response.extensions_mut().insert(policy);
+            response
+        }
+    });
+    let app = origin.behind(&ResponseCacheLayer::new(&cache));
+    cache.invalidate(Selector::tag("t"));
+    let mut asked = Vec::new();
+    for _ in 0..100 {
+        asked.push(ask(&app, "/a").await);
+    }
+    assert_eq!(origin.calls(), 1);
+    doors[0].open();
+    settle().await;
+    assert_eq!(origin.calls(), 2, "one tries again, for all");
+    doors[1].open();
+    settle().await;
+    assert_eq!(origin.calls(), 100, "then each for itself, at once");
+    let mut calls = texts(asked).await;
+    calls.sort();
+    calls.dedup();
+    assert_eq!(calls.len(), 100, "nobody has what another one got");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_304_that_was_made_from_something_older_does_not_get_it() {
+    let (cache, _clock) = cache();
+    let before = cache.sequence();
+    let door = Gate::shut();
+    let held = door.clone();
+    let origin = Origin::new(move |call, _| {
+        let held = held.clone();
+        async move {
             if call == 2 {
                 held.pass().await;
             }
@@ -398,12 +429,6 @@ async fn who_came_late_knows_by_the_older_head_what_tells_variants_apart() {
                 _ => policy,
             };
             response.extensions_mut().insert(policy);
-            match call {
-                1 => held.pass().await,
-                _ => std::future::pending().await,
-            }
-            let mut response = response(200, &[("vary", "accept-language")], "");
-            response.extensions_mut().insert(Tags::new(["t"]));
             response
         }
     });
@@ -420,18 +445,4 @@ async fn who_came_late_knows_by_the_older_head_what_tells_variants_apart() {
         "it is what its own call said"
     );
     assert_eq!(texts(vec![with_it]).await, ["3"]);
-    let ask_in = async |language: &'static str| {
-        let app = app.clone();
-        tokio::spawn(async move { get_with(&app, "/a", &[("accept-language", language)]).await });
-        settle().await;
-    };
-    ask_in("en").await;
-    cache.invalidate(Selector::tag("t"));
-    for language in ["en", "sv", "en", "sv"] {
-        ask_in(language).await;
-    }
-    assert_eq!(origin.calls(), 1, "nobody knows yet whether it has the tag");
-    door.open();
-    settle().await;
-    assert_eq!(origin.calls(), 3, "at once one for each variant");
 }
