@@ -30,7 +30,7 @@ use crate::{
     marks::Mark,
     miss::Miss,
     nesting::{depth, pass, pass_deadline, stamp},
-    pending::{Known, Otherwise, Pending, remote_end},
+    pending::{Known, Otherwise, Pending, Remembered, remote_end},
     policy::{Reuse, is_ahead, is_for_origin},
     random,
     settings::Settings,
@@ -387,7 +387,15 @@ impl<S> ResponseCache<S> {
             hint: Some(entry.clone()),
             local: None,
         };
-        let mut pending = Pending::new(settings, head, lookup, rule, Forward::Stale, known);
+        let mut pending = Pending::new(
+            settings,
+            head,
+            lookup,
+            Remembered::of(settings, head, lookup),
+            rule,
+            Forward::Stale,
+            known,
+        );
         if pending.is_answered_further_in() {
             return serve(hit);
         }
@@ -423,7 +431,15 @@ impl<S> ResponseCache<S> {
             hint: Some(hit.entry.clone()),
             local: None,
         };
-        let mut pending = Pending::new(settings, head, lookup, rule, Forward::Stale, known);
+        let mut pending = Pending::new(
+            settings,
+            head,
+            lookup,
+            Remembered::of(settings, head, lookup),
+            rule,
+            Forward::Stale,
+            known,
+        );
         if hit.entry.is_gone() || pending.is_answered_further_in() {
             return None;
         }
@@ -454,8 +470,9 @@ impl<S> ResponseCache<S> {
         now: Millis,
     ) -> Step {
         let settings = &*self.settings;
+        let remembered = Remembered::of(settings, head, lookup);
         if matches!(found, Found::Nothing) {
-            if let Some(uncacheable) = Uncacheable::known(settings, head, lookup, now) {
+            if let Some(uncacheable) = Uncacheable::known(settings, lookup, remembered, now) {
                 let has_remote = !settings.has_own_entries() && settings.cache.remote().is_some();
                 let remote_until = has_remote.then(|| remote_end(head));
                 return Step::PassUncacheable(uncacheable, remote_until);
@@ -478,7 +495,7 @@ impl<S> ResponseCache<S> {
                 .memory()
                 .rule(&lookup.key.bytes, lookup.key.hash),
         };
-        let mut pending = Pending::new(settings, head, lookup, rule, forward, known);
+        let mut pending = Pending::new(settings, head, lookup, remembered, rule, forward, known);
         if pending.is_answered_further_in() {
             return Step::Bypass(Reason::InnerLayer);
         }

@@ -12,12 +12,11 @@ use crate::{
     cache::Cache,
     entry::Millis,
     future::Leave,
-    head::HeadRef,
     headers::{Forwarded, say_forwarded},
     judge::{Exchange, weigh},
     marks::{Mark, Storability},
     nesting::{is_stamped, stamp},
-    pending::{mark_of_key, mark_of_route},
+    pending::Remembered,
     policy::refused_at_once,
     settings::Settings,
     status::{Forward, Reason},
@@ -39,8 +38,8 @@ impl Uncacheable {
     /// all others.
     pub(crate) fn known(
         settings: &Settings,
-        head: HeadRef<'_>,
         lookup: &Lookup<'_>,
+        remembered: Remembered,
         now: Millis,
     ) -> Option<Self> {
         let is_plain = !lookup.is_head
@@ -53,8 +52,7 @@ impl Uncacheable {
             return None;
         }
         let cache = &settings.cache;
-        let mark = mark_of_key(settings, lookup);
-        let route = mark_of_route(settings, head, lookup);
+        let Remembered { key: mark, route } = remembered;
         let known = cache.marks().storability(mark, route.unwrap_or(mark), now);
         let is_due = match known {
             Storability::NoneByHead { is_due } => is_due,
