@@ -261,7 +261,7 @@ enum Step {
     /// Nothing usable was found, and the request is passed on as it came.
     PassMissed(Forwarded),
     /// What is known not to be storable; until when a layer further in may wait for a remote store.
-    PassUncacheable(Uncacheable, Option<Instant>),
+    PassUncacheable(Box<Uncacheable>, Option<Instant>),
     /// For a HEAD, if the former is true; with conditions or a range, if the latter is.
     Serve(Hit, bool, bool),
     /// With what is stale; a newer one is obtained meanwhile, if that is how it is to be filled.
@@ -475,7 +475,7 @@ impl<S> ResponseCache<S> {
             if let Some(uncacheable) = Uncacheable::known(settings, lookup, remembered, now) {
                 let has_remote = !settings.has_own_entries() && settings.cache.remote().is_some();
                 let remote_until = has_remote.then(|| remote_end(head));
-                return Step::PassUncacheable(uncacheable, remote_until);
+                return Step::PassUncacheable(Box::new(uncacheable), remote_until);
             }
         }
         let passed = |detail| {
