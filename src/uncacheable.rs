@@ -99,7 +99,7 @@ impl Uncacheable {
             return response;
         }
         let detail = match self.refused_again(settings, &response) {
-            Some(reason) => reason,
+            Some(reason) => Some(reason),
             None => {
                 let (head, body) = response.into_parts();
                 let detail = self.judge(settings, &head, body.size_hint().exact());
@@ -113,7 +113,7 @@ impl Uncacheable {
             stored: false,
             collapsed: false,
             ttl: None,
-            detail: Some(detail),
+            detail,
         };
         say_forwarded(response.headers_mut(), said, leave.mode);
         stamp(response.extensions_mut(), leave.stamp);
@@ -130,8 +130,13 @@ impl Uncacheable {
         Some(reason)
     }
 
-    /// Why it is not stored.
-    fn judge(&self, settings: &Settings, head: &response::Parts, exact: Option<u64>) -> Reason {
+    /// Why it is not stored; `None` where the next may be.
+    fn judge(
+        &self,
+        settings: &Settings,
+        head: &response::Parts,
+        exact: Option<u64>,
+    ) -> Option<Reason> {
         let cache = &self.cache;
         let now = cache.clock().wall();
         let exchange = Exchange {
@@ -143,21 +148,21 @@ impl Uncacheable {
         match weigh(settings, &exchange, head, exact) {
             Err(reason) if head.status.is_server_error() => {
                 cache.counters().refusal(reason);
-                reason
+                Some(reason)
             }
             Err(reason) => {
                 cache.refuse_head(reason, head.status, true, self.mark, self.route);
-                reason
+                Some(reason)
             }
             Ok(weighed) if weighed.is_stored => {
                 cache.marks().lift_uncacheable(self.mark);
                 if let Some(route) = self.route {
                     cache.routes().storable(route);
                 }
-                Reason::NotCollapsed
+                None
             }
             // A failure says nothing of what is made otherwise.
-            Ok(_) => Reason::Status,
+            Ok(_) => Some(Reason::Status),
         }
     }
 }
