@@ -22,7 +22,6 @@ use crate::{
     body::ResponseBody,
     cache::{Cache, Standing},
     content::{QueryContent, is_query, unread},
-    entry::Millis,
     flight::Joined,
     future::{Detach, Lead, Leave, Passed, ResponseFuture},
     head::HeadRef,
@@ -361,7 +360,7 @@ impl<S> ResponseCache<S> {
             stored,
             hint,
         };
-        self.miss(head, &lookup, found, forward, known, now)
+        self.miss(head, &lookup, found, forward, known)
     }
 
     /// An answer that is fresh, and a refresh of it if it is near its end.
@@ -467,11 +466,12 @@ impl<S> ResponseCache<S> {
         found: Found,
         forward: Forward,
         known: Known,
-        now: Millis,
     ) -> Step {
         let settings = &*self.settings;
         let remembered = Remembered::of(settings, head, lookup);
         if matches!(found, Found::Nothing) {
+            // The time is read again: to keep it until here would cost each hit something.
+            let now = settings.cache.now();
             if let Some(uncacheable) = Uncacheable::known(settings, lookup, remembered, now) {
                 let has_remote = !settings.has_own_entries() && settings.cache.remote().is_some();
                 let remote_until = has_remote.then(|| remote_end(head));
