@@ -88,8 +88,8 @@ pub(crate) enum Passed {
     Bypassed(Reason),
     /// Looked up in vain, and passed on as it came.
     Missed(Forwarded),
-    /// The same for what is known not to be storable.
-    Uncacheable(Uncacheable),
+    /// The same for what is known not to be storable. In a box for the same reason.
+    Uncacheable(Box<Uncacheable>),
 }
 
 impl Passed {

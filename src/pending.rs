@@ -114,6 +114,7 @@ impl Pending {
         settings: &Settings,
         head: HeadRef<'_>,
         lookup: &Lookup<'_>,
+        remembered: Remembered,
         rule: Option<VaryRule>,
         forward: Forward,
         Known {
@@ -122,7 +123,7 @@ impl Pending {
             hint,
         }: Known,
     ) -> Self {
-        let mark = mark_of_key(settings, lookup);
+        let mark = remembered.key;
         let stored = stored.filter(|entry| is_candidate(&settings.cache, entry, lookup.personal));
         let is_shareable =
             local.is_some() || stored.is_some() || settings.cache.is_marked(Mark::Shareable, mark);
@@ -136,7 +137,7 @@ impl Pending {
         Self {
             key: lookup.key.to_key(),
             mark,
-            route_mark: mark_of_route(settings, head, lookup).unwrap_or(mark),
+            route_mark: remembered.route.unwrap_or(mark),
             subject: lookup.subject(settings),
             rule,
             forward,
@@ -602,18 +603,23 @@ impl Pending {
     }
 }
 
-/// Under what something is remembered of a key.
-pub(crate) fn mark_of_key(settings: &Settings, lookup: &Lookup<'_>) -> u64 {
-    mark_of(settings, lookup, lookup.key.hash, &[])
+/// Under what something is remembered of a request that misses.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Remembered {
+    /// Of its key.
+    pub(crate) key: u64,
+    /// Of its route, where that is known.
+    pub(crate) route: Option<u64>,
 }
 
-/// Under what something is remembered of a route, where that is known.
-pub(crate) fn mark_of_route(
-    settings: &Settings,
-    head: HeadRef<'_>,
-    lookup: &Lookup<'_>,
-) -> Option<u64> {
-    matched_route(head.extensions).map(|route| mark_of(settings, lookup, 0, route.as_bytes()))
+impl Remembered {
+    pub(crate) fn of(settings: &Settings, head: HeadRef<'_>, lookup: &Lookup<'_>) -> Self {
+        let of_route = |route: &str| mark_of(settings, lookup, 0, route.as_bytes());
+        Self {
+            key: mark_of(settings, lookup, lookup.key.hash, &[]),
+            route: matched_route(head.extensions).map(of_route),
+        }
+    }
 }
 
 fn mark_of(settings: &Settings, lookup: &Lookup<'_>, key: u64, text: &[u8]) -> u64 {

@@ -22,7 +22,6 @@ use crate::{
     body::ResponseBody,
     cache::{Cache, Standing},
     content::{QueryContent, is_query, unread},
-    entry::Millis,
     flight::Joined,
     future::{Detach, Lead, Leave, Passed, ResponseFuture},
     head::HeadRef,
@@ -30,7 +29,7 @@ use crate::{
     marks::Mark,
     miss::Miss,
     nesting::{depth, pass, pass_deadline, stamp},
-    pending::{Known, Otherwise, Pending, remote_end},
+    pending::{Known, Otherwise, Pending, Remembered, remote_end},
     policy::{Reuse, is_ahead, is_for_origin},
     random,
     settings::Settings,
@@ -261,7 +260,7 @@ enum Step {
     /// Nothing usable was found, and the request is passed on as it came.
     PassMissed(Forwarded),
     /// What is known not to be storable; until when a layer further in may wait for a remote store.
-    PassUncacheable(Uncacheable, Option<Instant>),
+    PassUncacheable(Box<Uncacheable>, Option<Instant>),
     /// For a HEAD, if the former is true; with conditions or a range, if the latter is.
     Serve(Hit, bool, bool),
     /// With what is stale; a newer one is obtained meanwhile, if that is how it is to be filled.
@@ -361,7 +360,7 @@ impl<S> ResponseCache<S> {
             stored,
             hint,
         };
-        self.miss(head, &lookup, found, forward, known, now)
+        self.miss(head, &lookup, found, forward, known)
     }
 
     /// An answer that is fresh, and a refresh of it if it is near its end.
@@ -387,7 +386,15 @@ impl<S> ResponseCache<S> {
             hint: Some(entry.clone()),
             local: None,
         };
-        let mut pending = Pending::new(settings, head, lookup, rule, Forward::Stale, known);
+        let mut pending = Pending::new(
+            settings,
+            head,
+            lookup,
+            Remembered::of(settings, head, lookup),
+            rule,
+            Forward::Stale,
+            known,
+        );
         if pending.is_answered_further_in() {
             return serve(hit);
         }
@@ -423,7 +430,15 @@ impl<S> ResponseCache<S> {
             hint: Some(hit.entry.clone()),
             local: None,
         };
-        let mut pending = Pending::new(settings, head, lookup, rule, Forward::Stale, known);
+        let mut pending = Pending::new(
+            settings,
+            head,
+            lookup,
+            Remembered::of(settings, head, lookup),
+            rule,
+            Forward::Stale,
+            known,
+        );
         if hit.entry.is_gone() || pending.is_answered_further_in() {
             return None;
         }
@@ -451,14 +466,16 @@ impl<S> ResponseCache<S> {
         found: Found,
         forward: Forward,
         known: Known,
-        now: Millis,
     ) -> Step {
         let settings = &*self.settings;
+        let remembered = Remembered::of(settings, head, lookup);
         if matches!(found, Found::Nothing) {
-            if let Some(uncacheable) = Uncacheable::known(settings, head, lookup, now) {
+            // The time is read again: to keep it until here would cost each hit something.
+            let now = settings.cache.now();
+            if let Some(uncacheable) = Uncacheable::known(settings, lookup, remembered, now) {
                 let has_remote = !settings.has_own_entries() && settings.cache.remote().is_some();
                 let remote_until = has_remote.then(|| remote_end(head));
-                return Step::PassUncacheable(uncacheable, remote_until);
+                return Step::PassUncacheable(Box::new(uncacheable), remote_until);
             }
         }
         let passed = |detail| {
@@ -478,7 +495,7 @@ impl<S> ResponseCache<S> {
                 .memory()
                 .rule(&lookup.key.bytes, lookup.key.hash),
         };
-        let mut pending = Pending::new(settings, head, lookup, rule, forward, known);
+        let mut pending = Pending::new(settings, head, lookup, remembered, rule, forward, known);
         if pending.is_answered_further_in() {
             return Step::Bypass(Reason::InnerLayer);
         }

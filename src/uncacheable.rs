@@ -12,12 +12,11 @@ use crate::{
     cache::Cache,
     entry::Millis,
     future::Leave,
-    head::HeadRef,
     headers::{Forwarded, say_forwarded},
     judge::{Exchange, weigh},
     marks::{Mark, Storability},
     nesting::{is_stamped, stamp},
-    pending::{mark_of_key, mark_of_route},
+    pending::Remembered,
     policy::refused_at_once,
     settings::Settings,
     status::{Forward, Reason},
@@ -39,8 +38,8 @@ impl Uncacheable {
     /// all others.
     pub(crate) fn known(
         settings: &Settings,
-        head: HeadRef<'_>,
         lookup: &Lookup<'_>,
+        remembered: Remembered,
         now: Millis,
     ) -> Option<Self> {
         let is_plain = !lookup.is_head
@@ -53,8 +52,7 @@ impl Uncacheable {
             return None;
         }
         let cache = &settings.cache;
-        let mark = mark_of_key(settings, lookup);
-        let route = mark_of_route(settings, head, lookup);
+        let Remembered { key: mark, route } = remembered;
         let known = cache.marks().storability(mark, route.unwrap_or(mark), now);
         let is_due = match known {
             Storability::NoneByHead { is_due } => is_due,
@@ -101,7 +99,7 @@ impl Uncacheable {
             return response;
         }
         let detail = match self.refused_again(settings, &response) {
-            Some(reason) => reason,
+            Some(reason) => Some(reason),
             None => {
                 let (head, body) = response.into_parts();
                 let detail = self.judge(settings, &head, body.size_hint().exact());
@@ -115,7 +113,7 @@ impl Uncacheable {
             stored: false,
             collapsed: false,
             ttl: None,
-            detail: Some(detail),
+            detail,
         };
         say_forwarded(response.headers_mut(), said, leave.mode);
         stamp(response.extensions_mut(), leave.stamp);
@@ -132,8 +130,13 @@ impl Uncacheable {
         Some(reason)
     }
 
-    /// Why it is not stored.
-    fn judge(&self, settings: &Settings, head: &response::Parts, exact: Option<u64>) -> Reason {
+    /// Why it is not stored; `None` where the next may be.
+    fn judge(
+        &self,
+        settings: &Settings,
+        head: &response::Parts,
+        exact: Option<u64>,
+    ) -> Option<Reason> {
         let cache = &self.cache;
         let now = cache.clock().wall();
         let exchange = Exchange {
@@ -145,21 +148,21 @@ impl Uncacheable {
         match weigh(settings, &exchange, head, exact) {
             Err(reason) if head.status.is_server_error() => {
                 cache.counters().refusal(reason);
-                reason
+                Some(reason)
             }
             Err(reason) => {
                 cache.refuse_head(reason, head.status, true, self.mark, self.route);
-                reason
+                Some(reason)
             }
             Ok(weighed) if weighed.is_stored => {
                 cache.marks().lift_uncacheable(self.mark);
                 if let Some(route) = self.route {
                     cache.routes().storable(route);
                 }
-                Reason::NotCollapsed
+                None
             }
             // A failure says nothing of what is made otherwise.
-            Ok(_) => Reason::Status,
+            Ok(_) => Some(Reason::Status),
         }
     }
 }
