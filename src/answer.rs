@@ -79,14 +79,9 @@ impl Hit {
     ) -> Response<ResponseBody<B>> {
         let head = &*self.entry.head;
         let mut headers = head.headers.clone();
-        let age = head.lifetime.age(self.now) / 1000;
-        fill_slots(
-            &mut headers,
-            head.status_slot,
-            age,
-            self.entry.ttl(self.now),
-            mode,
-        );
+        let age = head.lifetime.age(self.now);
+        let ttl = self.entry.ttl_at(self.now, age);
+        fill_slots(&mut headers, head.status_slot, age / 1000, ttl, mode);
         let body = self.entry.body.clone();
         if is_head {
             let headers = head_only(head, headers, Some(body.len() as u64));

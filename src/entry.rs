@@ -56,7 +56,13 @@ impl Lifetime {
     /// The seconds left, as `Cache-Status; ttl` says them (RFC 9211, 2.4).
     #[inline]
     pub(crate) fn ttl(&self, now: Millis) -> i64 {
-        let left = self.freshness as i64 - self.age(now) as i64;
+        self.ttl_at(self.age(now))
+    }
+
+    /// The same by its age.
+    #[inline]
+    fn ttl_at(&self, age: Millis) -> i64 {
+        let left = self.freshness as i64 - age as i64;
         left.div_euclid(1000)
     }
 
@@ -330,11 +336,16 @@ impl Entry {
     }
 
     /// The seconds for which it is fresh yet, as [`Lifetime::ttl`] has them.
-    #[inline]
     pub(crate) fn ttl(&self, now: Millis) -> i64 {
-        let lifetime = self.head.lifetime;
+        self.ttl_at(now, self.head.lifetime.age(now))
+    }
+
+    /// The same, where its age is known.
+    #[inline]
+    pub(crate) fn ttl_at(&self, now: Millis, age: Millis) -> i64 {
+        let lifetime = &self.head.lifetime;
         match self.stale_since.load(Ordering::Relaxed) {
-            NEVER => lifetime.ttl(now),
+            NEVER => lifetime.ttl_at(age),
             at => lifetime.stale_since(at).ttl(now),
         }
     }
