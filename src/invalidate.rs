@@ -66,6 +66,7 @@ impl Invalidate {
     }
 
     /// For one answer that has several of them.
+    #[cfg(feature = "axum")]
     pub(crate) fn join(&mut self, other: Self) {
         self.selectors.extend(other.selectors);
     }

@@ -201,7 +201,8 @@ where
         };
         let mut call = pin!(Oneshot::new(inner, request));
         let mut called = None;
-        if let Some(soft) = soft.filter(|soft| *soft < deadline && !is_refresh) {
+        let is_bounded = |soft: &Instant| *soft < deadline && !is_refresh;
+        if let Some(soft) = soft.filter(is_bounded) {
             called = until(soft, call.as_mut()).await;
             let slow = called.is_none().then_some(Failure::Slow);
             if let Some(response) = slow.and_then(stand_in) {
