@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use crate::support::{cache, request, settle};
+use crate::support::{cache, is_on_redis, request, settle};
 use axum::{
     Router,
     extract::Path,
@@ -139,9 +139,11 @@ async fn a_storable_head_of_any_key_lifts_it_at_once() {
     assert_eq!(site.in_parallel("/items/held-1").await, 5);
     site.ask("/items/public-1").await;
     assert_eq!(site.in_parallel("/items/held-1").await, 1);
-    // That one was passed on; the next is stored.
-    assert_eq!(site.cache.stats().stored(), 0);
-    site.ask("/items/public-1").await;
+    // That one was passed on (unless it was looked for in Redis first), and the next is stored.
+    if !is_on_redis() {
+        assert_eq!(site.cache.stats().stored(), 0);
+        site.ask("/items/public-1").await;
+    }
     assert_eq!(site.cache.stats().stored(), 1);
     // In between it begins anew.
     site.private(10..17).await;
