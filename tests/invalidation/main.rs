@@ -6,6 +6,5 @@ mod support;
 mod flights;
 mod groups;
 mod parts;
-mod remote;
 mod rounds;
 mod selectors;

@@ -6,6 +6,7 @@ mod process;
 mod support;
 
 mod fault_proxy;
+mod invalidated;
 #[cfg(feature = "redis")]
 mod redis_lives;
 #[cfg(feature = "redis")]
