@@ -211,12 +211,24 @@ impl Selector {
     /// Values by the texts of their keys, with `*` for any run of characters: `users_list:*`.
     ///
     /// A record of it is kept like any other. It selects no response, whatever its path is.
+    ///
+    /// ```
+    /// use tower_response_cache::Selector;
+    ///
+    /// assert_ne!(Selector::values("/users/*"), Selector::path("/users/*"));
+    /// ```
     #[must_use]
     pub fn values(pattern: &str) -> Self {
         Kind::Pattern(Space::Value, Pattern::new(pattern)).into()
     }
 
     /// Values whose keys start so; a `*` in it stands for itself.
+    ///
+    /// ```
+    /// use tower_response_cache::Selector;
+    ///
+    /// assert_eq!(Selector::value_prefix("users_list:"), Selector::values("users_list:*"));
+    /// ```
     #[must_use]
     pub fn value_prefix(prefix: &str) -> Self {
         Kind::Pattern(Space::Value, Pattern::Prefix(prefix.into())).into()
