@@ -8,14 +8,12 @@ use crate::{
     cache::Cache,
     clock::{Clock, SystemClock},
     error::BuildError,
-    store::{Store, memory::Memory, remote::RemoteSettings, seal::Seal},
+    store::{Store, coherence::Channel, memory::Memory, remote::RemoteSettings, seal::Seal},
 };
 
 const DEFAULT_MEMORY: u64 = 64 << 20;
 const LEAST_MEMORY: u64 = 64 << 10;
 const MOST_MEMORY: u64 = 1 << 46;
-/// Until nodes tell each other what is invalid.
-const MEMORY_TTL: Duration = Duration::from_secs(5);
 
 impl Cache {
     /// A cache of 64 MiB in this process.
@@ -59,7 +57,8 @@ pub struct CacheBuilder {
     version: Option<String>,
     store: Option<Arc<dyn Store>>,
     seal: Option<Seal>,
-    memory_ttl: Duration,
+    memory_ttl: Option<Duration>,
+    channel: Option<Arc<dyn Channel>>,
     #[cfg(feature = "redis")]
     pub(crate) redis: Option<crate::redis::Redis>,
     #[cfg(feature = "test-util")]
@@ -87,7 +86,8 @@ impl Default for CacheBuilder {
             version: None,
             store: None,
             seal: None,
-            memory_ttl: MEMORY_TTL,
+            memory_ttl: None,
+            channel: None,
             #[cfg(feature = "redis")]
             redis: None,
             #[cfg(feature = "test-util")]
@@ -132,14 +132,19 @@ impl CacheBuilder {
         self
     }
 
-    /// For how long memory answers without asking the remote store, where that has the response,
-    /// too. Default: 5 seconds; without meaning where there is no remote store.
+    /// For how long memory answers without asking the remote store. Default: with Redis as long as
+    /// this node is sure to have heard of all invalidations, and for 1 second where it is not; 5
+    /// seconds with a store of your own; without meaning where there is no remote store.
     ///
-    /// So long another node may go on answering with what was deleted in the store or replaced by
-    /// something newer there. What the store does not have, and everything while it cannot be
+    /// With Redis nodes tell each other what is invalid, so there is nothing to be gained by less than
+    /// the default. More counts while the link is down: so long memory then answers after a response
+    /// was obtained, and so long an invalidation of another node may be overlooked.
+    ///
+    /// With a store of your own another node may go on for so long with what was deleted there or
+    /// replaced by something newer. What such a store does not have, and everything while it cannot be
     /// reached, memory answers to the end of its life.
     pub fn memory_ttl(mut self, ttl: Duration) -> Self {
-        self.memory_ttl = ttl;
+        self.memory_ttl = Some(ttl);
         self
     }
 
@@ -234,7 +239,9 @@ impl CacheBuilder {
     fn with_store(mut self) -> Result<Self, BuildError> {
         #[cfg(feature = "redis")]
         if let Some(redis) = self.redis.take() {
-            self.store = Some(redis.store(self.clock.clone())?);
+            let store = redis.store(self.clock.clone())?;
+            self.channel = Some(store.clone());
+            self.store = Some(store);
         }
         #[cfg(feature = "test-util")]
         if let Some(Wrap(wrap)) = self.wrap.take() {
@@ -245,8 +252,10 @@ impl CacheBuilder {
 
     fn assemble(self) -> Cache {
         let (seal, version, memory_ttl) = (self.seal, self.version, self.memory_ttl);
+        let channel = self.channel;
         let remote = self.store.map(|store| RemoteSettings {
             store,
+            channel,
             seal,
             version,
             memory_ttl,

@@ -20,7 +20,8 @@ use crate::{
     error::StoreError,
     flight::Table,
     health::Health,
-    invalidation::{Invalidated, Log},
+    invalidated::{Invalidated, Others},
+    invalidation::{Log, Sequence},
     key::Key,
     marks::{Mark, Marks},
     policy::VaryRule,
@@ -186,7 +187,7 @@ impl Cache {
         let was = self.core.is_enabled.swap(enabled, Ordering::AcqRel);
         if was && !enabled {
             // A fill that is under way may still store; the record makes that unusable.
-            self.invalidate(Selector::all());
+            self.core.log.add(&Selector::all(), self.now());
             self.core.memory.clear();
         }
         if was != enabled {
@@ -204,9 +205,10 @@ impl Cache {
 
     /// Makes stored responses unusable, and those of fills that are under way.
     ///
-    /// Takes effect before it returns, on this node. Change the data first and invalidate second,
-    /// or a fill in between may store what was read before the change. Costs a few hash look-ups,
-    /// whatever is stored.
+    /// Takes effect before it returns, on this node; where nodes share Redis, on the others as soon as
+    /// they hear of it, one second later at the latest ([`Invalidated`] says how far it has come).
+    /// Change the data first and invalidate second, or a fill in between may store what was read
+    /// before the change. Costs a few hash look-ups, whatever is stored.
     ///
     /// # Examples
     ///
@@ -219,17 +221,27 @@ impl Cache {
     /// ```
     pub fn invalidate(&self, selector: impl Into<Selector>) -> Invalidated {
         let selector = selector.into();
-        let done = self.core.log.add(&selector, self.now());
+        let remote = self.remote();
+        let (sequence, others) = match (remote.and_then(Remote::coherence), remote) {
+            (Some(coherence), _) => {
+                let sequence = coherence.invalidate(&selector);
+                (sequence, Others::Told(coherence.clone()))
+            }
+            (None, remote) => {
+                let others = remote.map_or(Others::Nobody, |_| Others::Untold);
+                (self.core.log.add(&selector, self.now()), others)
+            }
+        };
         // What became stale may still be served: it stays where it is.
         if let (Some(remote), Kind::Resource(resource), false) =
             (self.remote(), &selector.kind, selector.is_soft)
         {
             remote.delete(resource, |key| self.core.memory.variants(key));
         }
-        done
+        Invalidated::new(sequence, others)
     }
 
-    /// The number of the latest invalidation; 0 before the first.
+    /// Up to which invalidation this node knows them.
     ///
     /// For handlers that keep values of their own: read it before the value, and tell the cache when the
     /// value is used ([`CachePolicy::read_at`](crate::CachePolicy::read_at)).
@@ -240,12 +252,12 @@ impl Cache {
     /// use tower_response_cache::{Cache, Selector};
     ///
     /// let cache = Cache::in_memory();
-    /// assert_eq!(cache.sequence(), 0);
+    /// assert_eq!(cache.sequence().number(), 0);
     /// let done = cache.invalidate(Selector::tag("users"));
-    /// assert_eq!(cache.sequence(), done.sequence());
+    /// assert_eq!(cache.sequence().number(), done.sequence());
     /// ```
     #[must_use]
-    pub fn sequence(&self) -> u64 {
+    pub fn sequence(&self) -> Sequence {
         self.core.log.sequence()
     }
 
@@ -290,7 +302,7 @@ impl Cache {
             buffered: self.core.budget.used(),
             evictions: memory.evictions(),
             expirations: memory.expirations(),
-            invalidations: self.core.log.sequence(),
+            invalidations: self.core.log.sequence().number(),
             log: self.core.log.size(),
             remote: self
                 .core
@@ -406,8 +418,23 @@ impl Cache {
     #[cold]
     fn standing_of_due(&self, entry: &Entry, now: Millis) -> Standing {
         if entry.is_gone() {
-            Standing::Gone
-        } else if self.remote().is_some_and(Remote::is_askable) {
+            return Standing::Gone;
+        }
+        let remote = self.remote();
+        if let Some((remote, coherence)) = remote.and_then(|it| Some((it, it.coherence()?))) {
+            // As long as this node has heard of every invalidation, the log says all there is to say.
+            let sure_until = remote.sure_until();
+            if now < sure_until {
+                entry.answer_until(sure_until);
+                return Standing::Good;
+            }
+            coherence.start();
+            return match remote.is_askable() {
+                true => Standing::Ask,
+                false => Standing::Gone,
+            };
+        }
+        if remote.is_some_and(Remote::is_askable) {
             Standing::Ask
         } else {
             // Bounded by its life, as without a remote store. How the link is takes locks to know:
@@ -469,6 +496,9 @@ impl Cache {
         entry: Arc<Entry>,
         now: Millis,
     ) -> Result<(), Reason> {
+        if let Some(remote) = self.remote().filter(|remote| remote.coherence().is_some()) {
+            entry.answer_until(remote.memory_until(now));
+        }
         self.core.memory.put(key, rule, request, entry, now)?;
         self.start_sweeper();
         Ok(())
@@ -589,7 +619,7 @@ pub(crate) enum Standing {
     /// The remote store is asked first: another node may have stored something newer, or deleted
     /// it.
     Ask,
-    /// The remote store has it no more.
+    /// The remote store has it no more; or invalidations may have been missed, and nobody can be asked.
     Gone,
 }
 

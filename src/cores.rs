@@ -16,6 +16,7 @@ use http::{HeaderMap, StatusCode, Version};
 
 use crate::{
     entry::{Entry, Lifetime, Origin, Said, Staleness, StoredHead},
+    invalidation::Sequence,
     sync::Arc,
     target::Subject,
 };
@@ -66,7 +67,10 @@ fn head() -> Arc<StoredHead> {
 fn origin(fill: u64, sequence: u64) -> Origin {
     Origin {
         fill,
-        sequence,
+        sequence: Sequence {
+            local: sequence,
+            shared: 0,
+        },
         subject: Subject::response(Some(Some("h")), "/a", Some(None)),
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode, Version};
 
 use crate::{
-    invalidation::{Log, Names, Verdict},
+    invalidation::{Log, Names, Sequence, Verdict},
     store::codec::Mark,
     sync::{
         Arc,
@@ -167,14 +167,14 @@ pub(crate) struct Origin {
     pub(crate) fill: u64,
     /// The highest sequence of the invalidation log when the fill started, or when what it was made
     /// from was read.
-    pub(crate) sequence: u64,
+    pub(crate) sequence: Sequence,
     /// The resource it is stored for.
     pub(crate) subject: Subject,
 }
 
 impl Origin {
     /// The same of what was made from something older.
-    pub(crate) fn read_at(mut self, sequence: Option<u64>) -> Self {
+    pub(crate) fn read_at(mut self, sequence: Option<Sequence>) -> Self {
         self.sequence = sequence.map_or(self.sequence, |read| read.min(self.sequence));
         self
     }

@@ -22,7 +22,7 @@ use http::StatusCode;
 use crate::{
     budget::Reservation,
     entry::{Entry, Origin, StoredHead},
-    invalidation::PrehashedBuilder,
+    invalidation::{PrehashedBuilder, Sequence},
     key::Key,
     policy::{Encoded, VaryRule},
     status::Reason,
@@ -76,7 +76,7 @@ pub(crate) struct Shared {
     pub(crate) unfit: Option<Reason>,
     /// The sequence of the log when the oldest of what it was made from was read, where its handler
     /// said so.
-    pub(crate) read_at: Option<u64>,
+    pub(crate) read_at: Option<Sequence>,
 }
 
 /// Why a flight has nothing to share.
@@ -129,6 +129,8 @@ pub(crate) struct Flight {
     origin: Origin,
     /// That of the origin, raised when the fill begins later than the flight.
     sequence: AtomicU64,
+    /// The same in the order of all nodes.
+    shared: AtomicU64,
     started: Instant,
     state: Mutex<State>,
 }
@@ -165,7 +167,8 @@ pub(crate) enum Next {
 impl Flight {
     pub(crate) fn new(origin: Origin, started: Instant) -> Arc<Self> {
         Arc::new(Self {
-            sequence: AtomicU64::new(origin.sequence),
+            sequence: AtomicU64::new(origin.sequence.local),
+            shared: AtomicU64::new(origin.sequence.shared),
             origin,
             started,
             state: Mutex::new(State {
@@ -189,8 +192,11 @@ impl Flight {
     }
 
     /// The sequence of its origin.
-    pub(crate) fn sequence(&self) -> u64 {
-        self.sequence.load(Ordering::Acquire)
+    pub(crate) fn sequence(&self) -> Sequence {
+        Sequence {
+            local: self.sequence.load(Ordering::Acquire),
+            shared: self.shared.load(Ordering::Acquire),
+        }
     }
 
     /// What an invalidation selects of it, as far as that is known without its head.
@@ -212,13 +218,15 @@ impl Flight {
     }
 
     /// Its response was made from something older than the flight.
-    pub(crate) fn lower_to(&self, sequence: u64) {
-        self.sequence.fetch_min(sequence, Ordering::AcqRel);
+    pub(crate) fn lower_to(&self, sequence: Sequence) {
+        self.sequence.fetch_min(sequence.local, Ordering::AcqRel);
+        self.shared.fetch_min(sequence.shared, Ordering::AcqRel);
     }
 
     /// The inner service was not called before now: no earlier invalidation concerns its answer.
-    pub(crate) fn begin_fill(&self, sequence: u64) {
-        self.sequence.store(sequence, Ordering::Release);
+    pub(crate) fn begin_fill(&self, sequence: Sequence) {
+        self.sequence.store(sequence.local, Ordering::Release);
+        self.shared.store(sequence.shared, Ordering::Release);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 
 use crate::{
     entry::{Lifetime, Said, Staleness, StoredHead},
+    invalidation::Sequence,
     status::FrameFault,
     store::codec::{self, Frame},
 };
@@ -66,7 +67,7 @@ pub fn encode(key: &[u8], body: &[u8]) -> Bytes {
         shareable: true,
         shareable_with_authorization: false,
     };
-    codec::encode_response(key, &head, 1 << 40, (1, 2), body)
+    codec::encode_response(key, &head, 1 << 40, (1, Sequence::default()), body)
 }
 
 /// What a store had under `key`, decoded.

@@ -31,6 +31,16 @@ pub struct Health {
     /// With its age.
     pub(crate) last_error: Option<(StoreError, Duration)>,
     pub(crate) outbox_bytes: u64,
+    /// Where nodes share a log of invalidations.
+    pub(crate) log: Option<LogHealth>,
+}
+
+/// How this node hears of the invalidations of others.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LogHealth {
+    pub(crate) is_hearing: bool,
+    pub(crate) is_sure: bool,
+    pub(crate) waiting: u64,
 }
 
 impl Health {
@@ -42,15 +52,18 @@ impl Health {
             latency: None,
             last_error: None,
             outbox_bytes: 0,
+            log: None,
         }
     }
 
-    /// Whether the remote store is read and written; true where there is none.
+    /// Whether the remote store is read and written, and all invalidations are known; true where there is
+    /// none.
     #[must_use]
     pub fn is_good(&self) -> bool {
         self.link.as_ref().is_none_or(|link| *link == Link::Up)
             && self.reads == BreakerState::Closed
             && self.writes == BreakerState::Closed
+            && self.log.is_none_or(|log| log.is_sure)
     }
 
     /// The link; `None` where there is no remote store.
@@ -90,6 +103,27 @@ impl Health {
         self.last_error.as_ref().map(|(_, age)| *age)
     }
 
+    /// Whether messages about the invalidations of other nodes come; `None` where nodes share no log.
+    ///
+    /// Without them the log is read more often instead.
+    #[must_use]
+    pub fn is_hearing(&self) -> Option<bool> {
+        self.log.map(|log| log.is_hearing)
+    }
+
+    /// Whether this node is sure to have heard of all invalidations of the last second but one; `None`
+    /// where nodes share no log. Where it is not, memory answers for a second at the most.
+    #[must_use]
+    pub fn is_sure(&self) -> Option<bool> {
+        self.log.map(|log| log.is_sure)
+    }
+
+    /// How many invalidations wait until other nodes can be told.
+    #[must_use]
+    pub fn untold(&self) -> u64 {
+        self.log.map_or(0, |log| log.waiting)
+    }
+
     /// Bytes that wait to be written.
     #[must_use]
     pub fn outbox_bytes(&self) -> u64 {
@@ -104,6 +138,16 @@ impl fmt::Display for Health {
         };
         let Self { reads, writes, .. } = self;
         write!(f, "link {link}, reads {reads}, writes {writes}")?;
+        if let Some(LogHealth {
+            is_sure, waiting, ..
+        }) = self.log
+        {
+            let state = if is_sure { "known" } else { "perhaps missed" };
+            write!(f, ", invalidations {state}")?;
+            if waiting > 0 {
+                write!(f, " ({waiting} untold)")?;
+            }
+        }
         if let Some(latency) = self.latency {
             write!(f, ", latency {} us", latency.as_micros())?;
         }

@@ -6,6 +6,10 @@
 //! *generation* is raised after a record became visible: an entry that was checked at the present
 //! generation needs no other check, which makes the price of the log on a hit one atomic load.
 //!
+//! A [`Sequence`] is told twice: in the order in which records came to this node, and in the order
+//! that all nodes share, where there is one. Either is enough for an entry to be newer than a record.
+//! A record of this node has no shared number until it was told to the others.
+//!
 //! There is one record per selector, and their number is bounded. When the oldest leave, a *floor*
 //! rises to them, and entries below it are misses: for a pattern that of all, for others that of some few
 //! thousandths, so that whoever invalidates many things does not empty the cache.
@@ -18,11 +22,13 @@ use std::{
     hash::{BuildHasherDefault, Hasher},
 };
 
+use smallvec::SmallVec;
+
 use crate::{
     pattern::Pattern,
     selector::{Kind, Selector},
     sync::{
-        PoisonError, RwLock,
+        PoisonError, RwLock, RwLockWriteGuard,
         atomic::{AtomicU64, Ordering},
     },
     target::{Space, Subject, Target},
@@ -41,21 +47,32 @@ const FLOORS: usize = 4096;
 /// Milliseconds on the cache's clock.
 type Millis = u64;
 
-/// What [`Cache::invalidate`](crate::Cache::invalidate) has done.
+/// Up to which invalidation something is known: what was read at a sequence is unusable as soon as a
+/// later one selects it.
 ///
-/// When it is returned, no later request on this node is answered with what was selected, nor with
-/// the result of a fill that was under way; after a soft one, only as what is stale.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Invalidated {
-    sequence: u64,
+/// See [`Cache::sequence`](crate::Cache::sequence). The default is older than all invalidations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sequence {
+    /// In the order of this node.
+    pub(crate) local: u64,
+    /// In the order that all nodes share; 0 where nothing is known of that.
+    pub(crate) shared: u64,
 }
 
-impl Invalidated {
-    /// The number of the record; later invalidations have higher ones.
+impl Sequence {
+    /// How many invalidations this node knew of.
     #[must_use]
-    pub const fn sequence(&self) -> u64 {
-        self.sequence
+    pub const fn number(self) -> u64 {
+        self.local
+    }
+
+    /// The older of both: of what was made from two things.
+    #[must_use]
+    pub fn min(self, other: Self) -> Self {
+        Self {
+            local: self.local.min(other.local),
+            shared: self.shared.min(other.shared),
+        }
     }
 }
 
@@ -100,47 +117,100 @@ pub(crate) struct Names<'n> {
     pub(crate) tags: &'n [Box<str>],
 }
 
-/// The numbers of the records of one selector; zero where there is none.
+/// When records that select the same came, of which only the latest matters; zero where there is
+/// none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Number {
+    local: u64,
+    /// The highest that is known.
+    shared: u64,
+    /// The local number of the latest that has no shared one yet.
+    pending: u64,
+}
+
+impl Number {
+    /// Whether what started at `sequence` is older.
+    fn outruns(&self, sequence: Sequence) -> bool {
+        sequence.local < self.local && (self.pending > 0 || sequence.shared < self.shared)
+    }
+
+    /// Both: older than either is older than this.
+    fn and(&mut self, later: Self) {
+        self.local = self.local.max(later.local);
+        self.shared = self.shared.max(later.shared);
+        self.pending = self.pending.max(later.pending);
+    }
+
+    /// The records of this node up to `local` have shared numbers up to `shared`.
+    fn settle(&mut self, local: u64, shared: u64) {
+        if (1..=local).contains(&self.pending) {
+            self.pending = 0;
+            self.shared = self.shared.max(shared);
+        }
+    }
+}
+
+/// The numbers of the records of one selector.
 #[derive(Debug, Clone, Default)]
 struct Numbers {
-    hard: u64,
-    /// In their order: what was selected twice is stale since the first time.
+    hard: Number,
+    /// In the order in which they came: what was selected twice is stale since the first time.
     soft: Vec<Soft>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Soft {
-    sequence: u64,
+    number: Number,
     at: Millis,
 }
 
 impl Numbers {
-    fn note(&mut self, sequence: u64, soft: Option<Millis>) {
+    fn note(&mut self, number: Number, soft: Option<Millis>) {
         match soft {
-            None => self.hard = sequence,
+            None => self.hard.and(number),
             Some(at) => {
                 if self.soft.len() == MAX_SOFT {
                     // Both at the time of the first: rather stale too early than too late.
                     let first = self.soft.remove(0);
                     self.soft[0].at = first.at;
                 }
-                self.soft.push(Soft { sequence, at });
+                self.soft.push(Soft { number, at });
             }
         }
     }
 
     fn latest(&self) -> u64 {
-        let soft = self.soft.last().map_or(0, |soft| soft.sequence);
-        self.hard.max(soft)
+        let soft = self.soft.last().map_or(0, |soft| soft.number.local);
+        self.hard.local.max(soft)
+    }
+
+    /// All of them in one.
+    fn together(&self) -> Number {
+        let mut number = self.hard;
+        for soft in &self.soft {
+            number.and(soft.number);
+        }
+        number
     }
 
     /// Of what started at `sequence` and is selected by this.
-    fn judge(&self, sequence: u64) -> Verdict {
-        if self.hard > sequence {
+    fn judge(&self, sequence: Sequence) -> Verdict {
+        if self.hard.outruns(sequence) {
             return Verdict::Unusable;
         }
-        let first = self.soft.iter().find(|soft| soft.sequence > sequence);
-        first.map_or(Verdict::Usable, |soft| Verdict::Stale(soft.at))
+        let outran = self
+            .soft
+            .iter()
+            .filter(|soft| soft.number.outruns(sequence));
+        let since = outran.map(|soft| soft.at).min();
+        since.map_or(Verdict::Usable, Verdict::Stale)
+    }
+
+    fn settle(&mut self, local: u64, shared: u64) {
+        self.hard.settle(local, shared);
+        for soft in &mut self.soft {
+            soft.number.settle(local, shared);
+        }
     }
 }
 
@@ -174,9 +244,9 @@ struct Records {
     patterns: Vec<PatternRecord>,
     all: Numbers,
     /// Of what any pattern may have selected that has left.
-    floor: u64,
+    floor: Number,
     /// The same for targets, by their digests; empty until one has left.
-    floors: Vec<u64>,
+    floors: Vec<Number>,
     /// How many have left.
     forgotten: u64,
 }
@@ -185,7 +255,10 @@ struct Records {
 #[derive(Default)]
 pub(crate) struct Log {
     records: RwLock<Records>,
+    /// The local number of the latest record.
     sequence: AtomicU64,
+    /// The highest shared number that was seen anywhere.
+    shared: AtomicU64,
     generation: AtomicU64,
 }
 
@@ -199,8 +272,11 @@ pub(crate) struct LogSize {
 impl Log {
     /// The sequence that a fill starting now carries.
     #[inline]
-    pub(crate) fn sequence(&self) -> u64 {
-        self.sequence.load(Ordering::Acquire)
+    pub(crate) fn sequence(&self) -> Sequence {
+        Sequence {
+            local: self.sequence.load(Ordering::Acquire),
+            shared: self.shared.load(Ordering::Acquire),
+        }
     }
 
     /// The generation at which a check done now would hold.
@@ -209,32 +285,80 @@ impl Log {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Adds a record; when this returns, every reader sees it.
-    pub(crate) fn add(&self, selector: &Selector, now: Millis) -> Invalidated {
-        let mut records = self.records.write().unwrap_or_else(PoisonError::into_inner);
+    /// Adds a record of this node, which every reader sees when this returns; its local number.
+    pub(crate) fn add(&self, selector: &Selector, now: Millis) -> u64 {
+        let mut records = self.records();
         let sequence = self.sequence.load(Ordering::Relaxed) + 1;
+        let number = Number {
+            local: sequence,
+            shared: 0,
+            pending: sequence,
+        };
+        self.note(&mut records, selector, number, now);
+        sequence
+    }
+
+    /// Adds a record of another node, with its shared number; `at` is when it was made.
+    pub(crate) fn hear(&self, selector: &Selector, shared: u64, at: Millis) {
+        let mut records = self.records();
+        let number = Number {
+            local: self.sequence.load(Ordering::Relaxed) + 1,
+            shared,
+            pending: 0,
+        };
+        // Before the record is visible: a fill that starts after it carries this number.
+        self.saw(shared);
+        self.note(&mut records, selector, number, at);
+    }
+
+    /// These records of this node have got a shared number, `local` being the last of them, and so has
+    /// everything before them.
+    pub(crate) fn settle<'s>(
+        &self,
+        selectors: impl Iterator<Item = &'s Selector>,
+        local: u64,
+        shared: u64,
+    ) {
+        let mut records = self.records();
+        self.saw(shared);
+        for selector in selectors {
+            records.settle(selector, local, shared);
+        }
+        records.floor.settle(local, shared);
+        for floor in &mut records.floors {
+            floor.settle(local, shared);
+        }
+    }
+
+    /// Some answer had this number in it.
+    pub(crate) fn saw(&self, shared: u64) {
+        self.shared.fetch_max(shared, Ordering::AcqRel);
+    }
+
+    fn records(&self) -> RwLockWriteGuard<'_, Records> {
+        self.records.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, records: &mut Records, selector: &Selector, number: Number, at: Millis) {
         let had_all = records.forgotten == 0;
         let generation = self.generation.load(Ordering::Relaxed) + 1;
-        records.note(selector, (sequence, generation), now);
+        records.note(selector, (number, generation), at);
         records.shrink_to(MAX_RECORDS, MAX_PATTERNS);
-        let has_forgotten = had_all && records.forgotten > 0;
         // The number first: a fill that starts now and sees it must not see an older generation
         // later. Both under the lock, so that records appear in the order of their numbers.
-        self.sequence.store(sequence, Ordering::Release);
+        self.sequence.store(number.local, Ordering::Release);
         self.generation.store(generation, Ordering::Release);
-        drop(records);
-        if has_forgotten {
+        if had_all && records.forgotten > 0 {
             tracing::warn!(
                 target: "tower_response_cache",
                 "more than {MAX_RECORDS} different things, or {MAX_PATTERNS} patterns with a *, were invalidated: some of what was stored before the oldest of them is a miss from now on, after patterns all of it; fewer, wider selectors (a tag) avoid that"
             );
         }
-        Invalidated { sequence }
     }
 
     /// Whether what started at `sequence` may still be used, judged against all records.
     #[cold]
-    pub(crate) fn judge(&self, sequence: u64, subject: &Subject, names: Names<'_>) -> Verdict {
+    pub(crate) fn judge(&self, sequence: Sequence, subject: &Subject, names: Names<'_>) -> Verdict {
         self.judge_again(sequence, subject, names, 0)
     }
 
@@ -242,7 +366,7 @@ impl Log {
     /// one, only those that came since then.
     pub(crate) fn judge_again(
         &self,
-        sequence: u64,
+        sequence: Sequence,
         subject: &Subject,
         names: Names<'_>,
         since: u64,
@@ -261,12 +385,13 @@ impl Log {
 }
 
 impl Records {
-    fn note(&mut self, selector: &Selector, (sequence, generation): (u64, u64), now: Millis) {
-        let soft = selector.is_soft.then_some(now);
+    fn note(&mut self, selector: &Selector, (number, generation): (Number, u64), at: Millis) {
+        let soft = selector.is_soft.then_some(at);
         match &selector.kind {
             Kind::All => {
-                self.all.note(sequence, soft);
-                if soft.is_none() {
+                self.all.note(number, soft);
+                // A record of another node says nothing of those that came later there.
+                if soft.is_none() && number.pending > 0 {
                     // Everything older is covered by this one.
                     self.by_target.clear();
                     self.order.clear();
@@ -274,24 +399,8 @@ impl Records {
                     self.floors.clear();
                 }
             }
-            Kind::Resource(resource) => {
-                for target in resource.targets() {
-                    self.note_target(target, sequence, soft);
-                }
-            }
-            Kind::Tag(tag) => self.note_target(Target::tag(tag.as_str()), sequence, soft),
-            Kind::Group { authority, name } => {
-                for target in Target::groups_of(authority.as_deref(), name) {
-                    self.note_target(target, sequence, soft);
-                }
-            }
-            Kind::Pattern(space, Pattern::Exact(name)) => {
-                self.note_target(Target::named(*space, name), sequence, soft);
-            }
-            Kind::Pattern(space, pattern) => {
-                let is_it =
-                    |record: &PatternRecord| record.space == *space && record.pattern == *pattern;
-                let known = self.patterns.iter().position(is_it);
+            Kind::Pattern(space, pattern) if !matches!(pattern, Pattern::Exact(_)) => {
+                let known = self.pattern(*space, pattern);
                 let mut record = match known {
                     Some(at) => self.patterns.remove(at),
                     None => PatternRecord {
@@ -301,23 +410,50 @@ impl Records {
                         generation,
                     },
                 };
-                record.numbers.note(sequence, soft);
+                record.numbers.note(number, soft);
                 record.generation = generation;
                 self.patterns.push(record);
+            }
+            kind => {
+                for target in targets(kind) {
+                    self.by_target.entry(target).or_default().note(number, soft);
+                    self.order.push_back((number.local, target));
+                }
             }
         }
     }
 
-    fn note_target(&mut self, target: Target, sequence: u64, soft: Option<Millis>) {
-        self.by_target
-            .entry(target)
-            .or_default()
-            .note(sequence, soft);
-        self.order.push_back((sequence, target));
+    fn pattern(&self, space: Space, pattern: &Pattern) -> Option<usize> {
+        let is_it = |record: &PatternRecord| record.space == space && record.pattern == *pattern;
+        self.patterns.iter().position(is_it)
     }
 
-    fn judge(&self, sequence: u64, subject: &Subject, names: Names<'_>, since: u64) -> Verdict {
-        if sequence < self.floor {
+    fn settle(&mut self, selector: &Selector, local: u64, shared: u64) {
+        match &selector.kind {
+            Kind::All => self.all.settle(local, shared),
+            Kind::Pattern(space, pattern) if !matches!(pattern, Pattern::Exact(_)) => {
+                if let Some(at) = self.pattern(*space, pattern) {
+                    self.patterns[at].numbers.settle(local, shared);
+                }
+            }
+            kind => {
+                for target in targets(kind) {
+                    if let Some(numbers) = self.by_target.get_mut(&target) {
+                        numbers.settle(local, shared);
+                    }
+                }
+            }
+        }
+    }
+
+    fn judge(
+        &self,
+        sequence: Sequence,
+        subject: &Subject,
+        names: Names<'_>,
+        since: u64,
+    ) -> Verdict {
+        if self.floor.outruns(sequence) {
             return Verdict::Unusable;
         }
         let mut verdict = self.all.judge(sequence);
@@ -325,7 +461,7 @@ impl Records {
         let mut look = |target: Target| {
             if floors
                 .get(bucket(target))
-                .is_some_and(|floor| sequence < *floor)
+                .is_some_and(|floor| floor.outruns(sequence))
             {
                 verdict = Verdict::Unusable;
             }
@@ -346,10 +482,10 @@ impl Records {
         }
         let patterns = self.patterns.iter().rev();
         for record in patterns.take_while(|record| record.generation > since) {
-            let is_newer = record.numbers.latest() > sequence;
-            let is_of_it = is_newer && record.space == subject.space;
+            let judged = record.numbers.judge(sequence);
+            let is_of_it = judged != Verdict::Usable && record.space == subject.space;
             if is_of_it && record.pattern.fits(&subject.name) {
-                verdict = verdict.and(record.numbers.judge(sequence));
+                verdict = verdict.and(judged);
             }
         }
         verdict
@@ -358,7 +494,7 @@ impl Records {
     fn shrink_to(&mut self, records: usize, patterns: usize) {
         let surplus = self.patterns.len().saturating_sub(patterns);
         for oldest in self.patterns.drain(..surplus) {
-            self.floor = self.floor.max(oldest.numbers.latest());
+            self.floor.and(oldest.numbers.together());
             self.forgotten += 1;
         }
         while self.by_target.len() > records {
@@ -367,10 +503,9 @@ impl Records {
             };
             let is_latest = |numbers: &Numbers| numbers.latest() == sequence;
             if self.by_target.get(&target).is_some_and(is_latest) {
-                self.by_target.remove(&target);
-                self.floors.resize(FLOORS, 0);
-                let floor = &mut self.floors[bucket(target)];
-                *floor = sequence.max(*floor);
+                let left = self.by_target.remove(&target).unwrap_or_default();
+                self.floors.resize(FLOORS, Number::default());
+                self.floors[bucket(target)].and(left.together());
                 self.forgotten += 1;
             }
         }
@@ -382,6 +517,21 @@ impl Records {
                     .is_some_and(|numbers| numbers.latest() == *sequence)
             });
         }
+    }
+}
+
+/// What a selector that is neither a pattern with a `*` nor everything is found by.
+fn targets(kind: &Kind) -> SmallVec<[Target; 4]> {
+    match kind {
+        Kind::Resource(resource) => SmallVec::from(resource.targets()),
+        Kind::Tag(tag) => SmallVec::from_slice(&[Target::tag(tag.as_str())]),
+        Kind::Group { authority, name } => {
+            SmallVec::from_slice(&Target::groups_of(authority.as_deref(), name))
+        }
+        Kind::Pattern(space, Pattern::Exact(name)) => {
+            SmallVec::from_slice(&[Target::named(*space, name)])
+        }
+        Kind::Pattern(..) | Kind::All => SmallVec::new(),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     flight::{Flight, FlightId, Joined, Purpose, Terms, Ticket},
     head::HeadRef,
     headers::{Forwarded, without_own},
-    invalidation::{Names, Verdict},
+    invalidation::{Names, Sequence, Verdict},
     judge::longest_frame,
     key::{Key, hasher},
     marks::Mark,
@@ -150,7 +150,7 @@ impl Pending {
                 ..lookup.directives
             },
             arrived: settings.cache.latest_fill(),
-            invalidated: settings.cache.log().sequence(),
+            invalidated: settings.cache.log().sequence().number(),
             personal: lookup.personal,
             authorization: lookup.authorization,
             alone: lookup.personal.filter(|_| !is_shareable),
@@ -264,12 +264,12 @@ impl Pending {
 
     /// No invalidation lies between the start of a flight and this request.
     fn came_before(&self, flight: &Flight) -> bool {
-        flight.sequence() >= self.invalidated
+        flight.sequence().number() >= self.invalidated
     }
 
     /// Whether an invalidation with a higher number came before the request.
-    pub(crate) fn is_outrun(&self, sequence: u64) -> bool {
-        sequence < self.invalidated
+    pub(crate) fn is_outrun(&self, sequence: Sequence) -> bool {
+        sequence.number() < self.invalidated
     }
 
     /// Joins the fill of the key, or starts it.
@@ -453,6 +453,15 @@ impl Pending {
                     return Some(hit);
                 }
             }
+            (Looked::Nothing, Some(local)) if remote.coherence().is_some() => {
+                // No invalidation selects it up to the moment at which this was asked.
+                local.set_asked(number);
+                local.answer_until(remote.memory_until(self.cache.now()));
+                if let Some(hit) = self.hit(local.clone()) {
+                    return Some(hit);
+                }
+            }
+            (Looked::Nothing, None) if remote.coherence().is_some() => {}
             (Looked::Nothing, _) => {
                 // Another node deleted it, or there was no room: what memory has is not used any more.
                 // Not what is only on its way there.
@@ -460,6 +469,7 @@ impl Pending {
                     known.set_gone();
                 }
             }
+            (Looked::Unknown, Some(_)) if remote.coherence().is_some() => {}
             (Looked::Unknown, Some(local)) => {
                 local.set_asked(number);
                 local.answer_until(remote.memory_until(self.cache.now()));

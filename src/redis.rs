@@ -7,10 +7,7 @@ use crate::{
     cache::Cache,
     clock::Clock,
     error::BuildError,
-    store::{
-        Store,
-        redis::{DigestFn, RedisSettings, RedisStore},
-    },
+    store::redis::{DigestFn, RedisSettings, RedisStore},
 };
 
 /// How many connections there are by default.
@@ -24,7 +21,7 @@ pub(crate) struct Redis {
 }
 
 impl Redis {
-    pub(crate) fn store(self, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, BuildError> {
+    pub(crate) fn store(self, clock: Arc<dyn Clock>) -> Result<Arc<RedisStore>, BuildError> {
         let mut store = RedisStore::new(self.settings, clock)?;
         if let Some(digest) = self.digest {
             store = store.with_digest(digest);

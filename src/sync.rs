@@ -2,6 +2,10 @@
 //! every step is a choice of the scheduler.
 
 #[cfg(all(test, shuttle))]
-pub(crate) use shuttle::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak, atomic};
+pub(crate) use shuttle::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard, Weak, atomic,
+};
 #[cfg(not(all(test, shuttle)))]
-pub(crate) use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak, atomic};
+pub(crate) use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard, Weak, atomic,
+};

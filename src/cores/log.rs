@@ -15,16 +15,16 @@ use crate::{
 
 /// What these tests know of the log's interface: a record for the resource that `origin` has.
 fn add(log: &Log) -> u64 {
-    log.add(&Selector::resource("h", "/a"), 0).sequence()
+    log.add(&Selector::resource("h", "/a"), 0)
 }
 
 /// One for something else.
 fn add_other(log: &Log) -> u64 {
-    log.add(&Selector::resource("h", "/b"), 0).sequence()
+    log.add(&Selector::resource("h", "/b"), 0)
 }
 
 fn add_all(log: &Log) -> u64 {
-    log.add(&Selector::all(), 0).sequence()
+    log.add(&Selector::all(), 0)
 }
 
 fn is_usable(entry: &Entry, log: &Log) -> bool {
@@ -49,7 +49,7 @@ impl World {
     }
 
     fn fill(&self) {
-        let sequence = self.log.sequence();
+        let sequence = self.log.sequence().number();
         let made = entry(origin(0, sequence), self.data.load(SeqCst));
         *self.stored.lock().unwrap() = Some(made);
     }
@@ -182,7 +182,7 @@ fn records_of_several_threads_have_numbers_of_their_own_in_the_order_of_their_ca
                 thread::spawn(move || {
                     let (first, second) = (add(&log), add(&log));
                     assert!(first < second);
-                    assert!(log.sequence() >= second);
+                    assert!(log.sequence().number() >= second);
                     [first, second]
                 })
             })

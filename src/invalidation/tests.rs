@@ -23,8 +23,25 @@ fn names(names: &[&str]) -> Box<[Box<str>]> {
 }
 
 impl Log {
-    fn says(&self, sequence: u64, subject: &Subject) -> Verdict {
+    fn says(&self, sequence: Sequence, subject: &Subject) -> Verdict {
         self.judge(sequence, subject, Names::default())
+    }
+}
+
+/// In the order of this node.
+fn local(number: u64) -> Sequence {
+    Sequence {
+        local: number,
+        shared: 0,
+    }
+}
+
+/// A record of this node that nobody else knows.
+fn own(number: u64) -> Number {
+    Number {
+        local: number,
+        shared: 0,
+        pending: number,
     }
 }
 
@@ -35,12 +52,12 @@ fn a_record_judges_what_started_before_it() {
     let generation = log.generation();
     let done = log.add(&resource("/a"), 0);
     assert!(log.generation() > generation);
-    assert_eq!(log.sequence(), done.sequence());
+    assert_eq!(log.sequence().number(), done);
     assert_eq!(log.says(before, &subject("/a")), Verdict::Unusable);
     assert_eq!(log.says(before, &subject("/b")), Verdict::Usable);
     assert_eq!(log.says(log.sequence(), &subject("/a")), Verdict::Usable);
     log.add(&Selector::all(), 0);
-    assert_eq!(log.says(done.sequence(), &subject("/b")), Verdict::Unusable);
+    assert_eq!(log.says(local(done), &subject("/b")), Verdict::Unusable);
     assert_eq!(log.says(log.sequence(), &subject("/b")), Verdict::Usable);
 }
 
@@ -86,14 +103,14 @@ fn a_selector_selects_what_it_names_and_nothing_else() {
                 true => selector.clone().soft(),
                 false => selector.clone(),
             };
-            let number = log.add(&selector, 7).sequence();
+            let number = log.add(&selector, 7);
             let (groups, tags) = (names(groups), names(tags));
             let says = |sequence| {
                 let names = Names {
                     groups: &groups,
                     tags: &tags,
                 };
-                log.judge(sequence, &subject, names)
+                log.judge(local(sequence), &subject, names)
             };
             let expected = match (is_selected, is_soft) {
                 (false, _) => Verdict::Usable,
@@ -116,7 +133,7 @@ fn what_is_soft_makes_stale_since_the_first_time_and_hard_wins() {
             groups: &[],
             tags: &tags,
         };
-        log.judge(sequence, &subject("/a"), names)
+        log.judge(local(sequence), &subject("/a"), names)
     };
     log.add(&soft(), 10);
     log.add(&soft(), 20);
@@ -146,13 +163,13 @@ fn the_oldest_records_leave_and_the_floor_rises_to_them() {
     for sequence in 1..=10 {
         records.note(
             &Selector::tag(format!("{sequence}")),
-            (sequence, sequence),
+            (own(sequence), sequence),
             0,
         );
         records.shrink_to(4, 4);
     }
     assert_eq!(records.by_target.len(), 4);
-    assert_eq!((records.floor, records.forgotten), (0, 6));
+    assert_eq!((records.floor.local, records.forgotten), (0, 6));
     assert!(records.order.len() <= 8);
     let says = |sequence, tag: &str| {
         let tags = names(&[tag]);
@@ -160,7 +177,7 @@ fn the_oldest_records_leave_and_the_floor_rises_to_them() {
             groups: &[],
             tags: &tags,
         };
-        records.judge(sequence, &subject("/a"), names, 0)
+        records.judge(local(sequence), &subject("/a"), names, 0)
     };
     assert_eq!(says(5, "6"), Verdict::Unusable, "nobody knows any more");
     assert_eq!(says(6, "6"), Verdict::Usable);
@@ -176,20 +193,20 @@ fn the_oldest_patterns_leave_and_the_floor_rises_to_them() {
     for sequence in 1..=4 {
         records.note(
             &Selector::path(&format!("/{sequence}*")),
-            (sequence, sequence),
+            (own(sequence), sequence),
             0,
         );
     }
-    records.note(&Selector::path("/1*"), (5, 5), 0);
-    records.note(&Selector::path("/5*"), (6, 6), 0);
+    records.note(&Selector::path("/1*"), (own(5), 5), 0);
+    records.note(&Selector::path("/5*"), (own(6), 6), 0);
     records.shrink_to(4, 4);
     assert_eq!(records.patterns.len(), 4);
     assert_eq!(
-        (records.floor, records.forgotten),
+        (records.floor.local, records.forgotten),
         (2, 1),
         "the first was renewed"
     );
-    let says = |sequence, path| records.judge(sequence, &subject(path), Names::default(), 0);
+    let says = |sequence, path| records.judge(local(sequence), &subject(path), Names::default(), 0);
     assert_eq!(says(2, "/10"), Verdict::Unusable);
     assert_eq!(says(5, "/10"), Verdict::Usable);
     assert_eq!(
@@ -204,13 +221,13 @@ fn the_oldest_patterns_leave_and_the_floor_rises_to_them() {
 fn a_repeated_record_takes_no_more_room() {
     let mut records = Records::default();
     for sequence in 1..=1000 {
-        records.note(&Selector::tag("t"), (sequence, sequence), 0);
-        records.note(&Selector::path("/a*"), (sequence, sequence), 0);
+        records.note(&Selector::tag("t"), (own(sequence), sequence), 0);
+        records.note(&Selector::path("/a*"), (own(sequence), sequence), 0);
         records.shrink_to(4, 4);
     }
     assert_eq!((records.by_target.len(), records.patterns.len()), (1, 1));
     assert!(records.order.len() <= 9, "{}", records.order.len());
-    assert_eq!((records.floor, records.forgotten), (0, 0));
+    assert_eq!((records.floor.local, records.forgotten), (0, 0));
 }
 
 #[test]
@@ -228,7 +245,7 @@ fn a_hard_record_of_all_takes_the_place_of_the_others() {
 #[test]
 fn what_was_checked_is_compared_with_later_patterns_alone_and_with_a_repeated_one_again() {
     let log = Log::default();
-    let says = |since| log.judge_again(0, &subject("/a/1"), Names::default(), since);
+    let says = |since| log.judge_again(local(0), &subject("/a/1"), Names::default(), since);
     log.add(&Selector::path("/b/*"), 0);
     let checked = log.generation();
     assert_eq!(says(0), Verdict::Usable);
@@ -246,7 +263,7 @@ fn what_was_checked_is_compared_with_later_patterns_alone_and_with_a_repeated_on
 #[test]
 fn of_many_soft_records_the_first_that_selects_counts() {
     let log = Log::default();
-    let says = |sequence| log.says(sequence, &subject("/a"));
+    let says = |sequence| log.says(local(sequence), &subject("/a"));
     for number in 1..=20 {
         log.add(&Selector::path("/a").soft(), number * 100);
     }
@@ -261,4 +278,113 @@ fn of_many_soft_records_the_first_that_selects_counts() {
     assert_eq!(says(0), Verdict::Stale(100));
     assert_eq!(says(12), Verdict::Stale(100));
     assert_eq!(says(20), Verdict::Usable);
+}
+
+/// What another node or this one read when it had seen this number.
+fn shared(number: u64) -> Sequence {
+    Sequence {
+        local: 0,
+        shared: number,
+    }
+}
+
+#[test]
+fn a_record_of_another_node_judges_by_the_shared_number() {
+    let log = Log::default();
+    let filled_before = log.sequence();
+    log.hear(&Selector::tag("t"), 100, 7);
+    let filled_after = log.sequence();
+    assert_eq!((filled_after.local, filled_after.shared), (1, 100));
+    let tags = names(&["t"]);
+    let names = Names {
+        groups: &[],
+        tags: &tags,
+    };
+    let says = |sequence| log.judge(sequence, &subject("/a"), names);
+    for (sentence, sequence, verdict) in [
+        ("filled here before", filled_before, Verdict::Unusable),
+        ("filled here after", filled_after, Verdict::Usable),
+        ("filled elsewhere before", shared(99), Verdict::Unusable),
+        ("filled elsewhere after", shared(100), Verdict::Usable),
+    ] {
+        assert_eq!(says(sequence), verdict, "{sentence}");
+    }
+    // Who has seen the number before the message came has read what was changed before.
+    let log = Log::default();
+    log.saw(100);
+    let filled = log.sequence();
+    log.hear(&Selector::all(), 100, 7);
+    assert_eq!(log.says(filled, &subject("/a")), Verdict::Usable);
+    log.hear(&Selector::all().soft(), 101, 7);
+    assert_eq!(log.says(filled, &subject("/a")), Verdict::Stale(7));
+}
+
+#[test]
+fn a_record_of_this_node_is_newer_than_everything_elsewhere_until_it_has_a_shared_number() {
+    let selectors = [
+        Selector::all(),
+        Selector::path("/a"),
+        Selector::path("/*"),
+        Selector::all().soft(),
+    ];
+    for selector in selectors {
+        let log = Log::default();
+        let told = |log: &Log, local, shared| log.settle([&selector].into_iter(), local, shared);
+        let is_usable = |sequence| log.says(sequence, &subject("/a")) == Verdict::Usable;
+        let first = log.add(&selector, 0);
+        let between = log.sequence();
+        let second = log.add(&selector, 0);
+        assert!(!is_usable(shared(u64::MAX)), "{selector:?}: not told");
+        told(&log, first, 50);
+        assert!(!is_usable(shared(60)), "{selector:?}: the second is not");
+        told(&log, second, 70);
+        assert!(!is_usable(shared(69)), "{selector:?}");
+        assert!(is_usable(shared(70)), "{selector:?}");
+        assert!(
+            is_usable(local(second)),
+            "{selector:?}: filled here after it"
+        );
+        assert!(!is_usable(local(between.local)), "{selector:?}: and before");
+        assert_eq!(log.sequence().shared, 70);
+    }
+}
+
+#[test]
+fn a_late_message_of_another_node_is_not_covered_by_a_record_of_this_one() {
+    let log = Log::default();
+    let path = Selector::path("/a");
+    let first = log.add(&path, 0);
+    // Read here after our own change, but before we know of the other node's.
+    let filled = log.sequence();
+    log.hear(&path, 40, 0);
+    assert_eq!(log.says(filled, &subject("/a")), Verdict::Unusable);
+    log.settle([&path].into_iter(), first, 50);
+    assert_eq!(log.says(filled, &subject("/a")), Verdict::Unusable);
+    assert_eq!(log.says(shared(49), &subject("/a")), Verdict::Unusable);
+    assert_eq!(log.says(shared(50), &subject("/a")), Verdict::Usable);
+}
+
+#[test]
+fn floors_are_settled_with_what_was_told() {
+    let mut records = Records::default();
+    for number in 1..=4 {
+        let path = Selector::path(&format!("/{number}*"));
+        records.note(&path, (own(number), number), 0);
+        let tag = Selector::tag(format!("{number}"));
+        records.note(&tag, (own(number), number), 0);
+    }
+    records.shrink_to(1, 1);
+    let says =
+        |records: &Records, sequence| records.judge(sequence, &subject("/x"), Names::default(), 0);
+    assert_eq!(says(&records, shared(u64::MAX)), Verdict::Unusable);
+    records.floor.settle(2, 80);
+    assert_eq!(
+        says(&records, shared(u64::MAX)),
+        Verdict::Unusable,
+        "the third is not told"
+    );
+    records.floor.settle(3, 90);
+    assert_eq!(says(&records, shared(89)), Verdict::Unusable);
+    assert_eq!(says(&records, shared(90)), Verdict::Usable);
+    assert_eq!(says(&records, local(3)), Verdict::Usable);
 }

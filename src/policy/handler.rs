@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::selector::Tag;
+use crate::{invalidation::Sequence, selector::Tag};
 
 /// What a handler wants the cache to do with its response, put into the response's extensions.
 ///
@@ -30,7 +30,7 @@ pub struct CachePolicy {
     no_store: bool,
     public: bool,
     tags: Vec<Tag>,
-    read_at: Option<u64>,
+    read_at: Option<Sequence>,
 }
 
 impl CachePolicy {
@@ -136,15 +136,16 @@ impl CachePolicy {
     /// # Examples
     ///
     /// ```
-    /// use tower_response_cache::{Cache, CachePolicy};
+    /// use tower_response_cache::{Cache, CachePolicy, Tag};
     ///
     /// let cache = Cache::in_memory();
     /// let (sequence, value) = (cache.sequence(), "read just now");
     /// let policy = CachePolicy::new().tag("users").read_at(sequence);
-    /// assert_eq!(policy, CachePolicy::new().tag("users").read_at(7).read_at(0));
+    /// cache.invalidate(Tag::from_static("users"));
+    /// assert_eq!(policy, policy.clone().read_at(cache.sequence()));
     /// # let _ = value;
     /// ```
-    pub fn read_at(mut self, sequence: u64) -> Self {
+    pub fn read_at(mut self, sequence: Sequence) -> Self {
         self.read_at = Some(self.read_at.map_or(sequence, |known| known.min(sequence)));
         self
     }
@@ -153,7 +154,8 @@ impl CachePolicy {
     #[cfg(feature = "axum")]
     pub(crate) fn after(mut self, mut earlier: Self) -> Self {
         earlier.tags.append(&mut self.tags);
-        let read_at = [self.read_at, earlier.read_at].into_iter().flatten().min();
+        let read_at = [self.read_at, earlier.read_at].into_iter().flatten();
+        let read_at = read_at.reduce(Sequence::min);
         Self {
             tags: earlier.tags,
             read_at,
@@ -187,7 +189,7 @@ impl CachePolicy {
         &self.tags
     }
 
-    pub(crate) fn read_at_value(&self) -> Option<u64> {
+    pub(crate) fn read_at_value(&self) -> Option<Sequence> {
         self.read_at
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! head of a response: key | status (2) | HTTP version | response time, initial age, freshness,
 //!                     | how long it is kept and served stale (3), the handler's ttl (8 each)
-//!                     | writer, its sequence (8 each) | flags | length and checksum of the body (8 each)
+//!                     | writer, its sequence, that of all nodes (8 each) | flags | length and checksum of the body (8 each)
 //!                     | groups | tags | validator | fields
 //! head of a rule:     key | names
 //! ```
@@ -31,6 +31,7 @@ use twox_hash::XxHash3_64;
 use crate::{
     entry::{Lifetime, Millis, Said, Staleness, StoredHead},
     headers::{Field, Fields, SLOTS, is_slot, stored_fields},
+    invalidation::Sequence,
     policy::declared_length,
     status::FrameFault,
 };
@@ -43,7 +44,7 @@ mod mutations;
 mod tests;
 
 const MAGIC: &[u8; 3] = b"TRC";
-const VERSION: u8 = 4;
+const VERSION: u8 = 5;
 const CHECKSUM: usize = MAGIC.len() + 1;
 /// Where begins what the first checksum covers: kind, length of the head, head.
 const COVERED: usize = CHECKSUM + 8;
@@ -107,7 +108,7 @@ pub(crate) struct ResponseFrame {
     pub(crate) validator: Option<Box<str>>,
     /// The cache that wrote it, and the sequence of its log when the fill started.
     pub(crate) writer: u64,
-    pub(crate) sequence: u64,
+    pub(crate) sequence: Sequence,
     pub(crate) shareable: bool,
     pub(crate) shareable_with_authorization: bool,
     /// A slice of what was read, as nobody has looked at it yet.
@@ -188,7 +189,7 @@ pub(crate) fn encode_response(
     key: &[u8],
     head: &StoredHead,
     response_time: Millis,
-    (writer, sequence): (u64, u64),
+    (writer, sequence): (u64, Sequence),
     body: &[u8],
 ) -> Bytes {
     let mut out = BytesMut::with_capacity(HEAD + key.len() + 512 + body.len());
@@ -219,7 +220,8 @@ pub(crate) fn encode_response(
         out.put_u64_le(time.min(MAX_TIME));
     }
     out.put_u64_le(writer);
-    out.put_u64_le(sequence);
+    out.put_u64_le(sequence.local);
+    out.put_u64_le(sequence.shared);
     let flag = |is_set, flag| if is_set { flag } else { 0 };
     let with_authorization = flag(
         head.shareable_with_authorization,
@@ -479,7 +481,11 @@ impl<'i> Input<'i> {
         let [response_time, initial_age, freshness] = [self.time()?, self.time()?, self.time()?];
         let [kept, while_revalidate, if_error] = [self.time()?, self.time()?, self.time()?];
         let ttl = self.time()?;
-        let (writer, sequence) = (self.u64()?, self.u64()?);
+        let writer = self.u64()?;
+        let sequence = Sequence {
+            local: self.u64()?,
+            shared: self.u64()?,
+        };
         let flags = self.u8()?;
         // One that is not known may forbid what is done here.
         sense(flags & !FLAGS == 0)?;

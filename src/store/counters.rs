@@ -103,6 +103,14 @@ counters! {
     writes = "writes",
     /// Frames and deletions for which there was no room among what waits.
     dropped = "dropped",
+    /// Invalidations that other nodes were told of.
+    told = "told",
+    /// Invalidations of other nodes that came by message.
+    heard = "heard",
+    /// How often the shared log was read because some may have been missed.
+    caught_up = "caught_up",
+    /// How often the shared log was begun anew, because it was empty or had lost something.
+    begun_anew = "begun_anew",
 }
 
 /// One counter.
@@ -112,6 +120,10 @@ pub(crate) struct Counter(AtomicU64);
 impl Counter {
     pub(crate) fn raise(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
     }
 
     fn get(&self) -> u64 {

@@ -16,9 +16,11 @@ use crate::error::StoreError;
 
 pub(crate) mod breaker;
 pub(crate) mod codec;
+pub(crate) mod coherence;
 pub(crate) mod counters;
 pub(crate) mod memory;
 mod outbox;
+pub(crate) mod record;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
 pub(crate) mod remote;

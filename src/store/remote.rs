@@ -31,7 +31,7 @@ use crate::{
     clock::Clock,
     entry::{Entry, Millis, Origin, millis},
     error::{StoreError, StoreErrorKind},
-    health::Health,
+    health::{Health, LogHealth},
     invalidation::Log,
     key::{Key, KeyParts},
     policy::VaryRule,
@@ -39,6 +39,7 @@ use crate::{
     store::{
         Link, Store, StoreKey,
         breaker::{Breaker, Change, Permit},
+        coherence::{Channel, Coherence, SURE_FOR},
         counters::{RemoteCounters, RemoteStats},
         outbox::Outbox,
         seal::Seal,
@@ -52,6 +53,9 @@ pub(crate) const DEADLINE: Duration = Duration::from_millis(50);
 const MAX_IN_FLIGHT: usize = 64;
 /// Of the outbox.
 const MAX_WAITING_BYTES: u64 = 16 << 20;
+/// For how long memory answers without asking a store whose nodes do not tell each other what is
+/// invalid.
+const MEMORY_TTL: Duration = Duration::from_secs(5);
 /// How long a write waits for a link that is being made for the first time.
 const FIRST_LINK: Duration = Duration::from_millis(500);
 
@@ -64,6 +68,9 @@ impl Drop for Remote {
     /// Nobody is left to whom anything could be owed.
     fn drop(&mut self) {
         self.inner.is_abandoned.store(true, Ordering::Relaxed);
+        if let Some(coherence) = &self.inner.coherence {
+            coherence.end();
+        }
     }
 }
 
@@ -73,8 +80,8 @@ struct Inner {
     /// Tells the frames of this cache from others'.
     writer: u64,
     version: Option<String>,
-    /// For how long memory answers without asking here.
-    memory_ttl: Millis,
+    /// For how long memory answers without asking here; `None`: as long as it is sure.
+    memory_ttl: Option<Millis>,
     clock: Arc<dyn Clock>,
     log: Arc<Log>,
     in_flight: Semaphore,
@@ -86,7 +93,9 @@ struct Inner {
     is_closed: AtomicBool,
     is_abandoned: AtomicBool,
     last_error: std::sync::Mutex<Option<(StoreError, Millis)>>,
-    counters: RemoteCounters,
+    counters: Arc<RemoteCounters>,
+    /// Where nodes share a log of invalidations.
+    coherence: Option<Arc<Coherence>>,
 }
 
 impl fmt::Debug for Remote {
@@ -98,9 +107,12 @@ impl fmt::Debug for Remote {
 /// How a remote store is made: what the builder of the cache was told.
 pub(crate) struct RemoteSettings {
     pub(crate) store: Arc<dyn Store>,
+    /// Where the store keeps a log of invalidations, too.
+    pub(crate) channel: Option<Arc<dyn Channel>>,
     pub(crate) seal: Option<Seal>,
     pub(crate) version: Option<String>,
-    pub(crate) memory_ttl: Duration,
+    /// Default: [`MEMORY_TTL`], or with a log as long as it is sure.
+    pub(crate) memory_ttl: Option<Duration>,
 }
 
 /// What is asked for.
@@ -136,13 +148,28 @@ impl Remote {
         let writer = std::collections::hash_map::RandomState::new()
             .build_hasher()
             .finish();
+        let counters = Arc::<RemoteCounters>::default();
+        let coherence = settings.channel.map(|channel| {
+            Coherence::new(
+                channel,
+                log.clone(),
+                clock.clone(),
+                writer,
+                counters.clone(),
+            )
+        });
+        let memory_ttl = match (settings.memory_ttl, &coherence) {
+            (Some(ttl), _) => Some(ttl),
+            (None, Some(_)) => None,
+            (None, None) => Some(MEMORY_TTL),
+        };
         Self {
             inner: Arc::new(Inner {
                 store: settings.store,
                 seal: settings.seal,
                 writer,
                 version: settings.version,
-                memory_ttl: millis(settings.memory_ttl),
+                memory_ttl: memory_ttl.map(millis),
                 clock,
                 log,
                 in_flight: Semaphore::new(MAX_IN_FLIGHT),
@@ -154,7 +181,8 @@ impl Remote {
                 is_closed: AtomicBool::new(false),
                 is_abandoned: AtomicBool::new(false),
                 last_error: std::sync::Mutex::default(),
-                counters: RemoteCounters::default(),
+                counters,
+                coherence,
             }),
         }
     }
@@ -171,7 +199,17 @@ impl Remote {
 
     /// Until when memory answers on its own with what is known to be in the store, too.
     pub(crate) fn memory_until(&self, now: Millis) -> Millis {
-        now.saturating_add(self.inner.memory_ttl)
+        self.inner.memory_until(now)
+    }
+
+    /// Until when memory answers as long as no invalidation is heard of.
+    pub(crate) fn sure_until(&self) -> Millis {
+        self.inner.sure_until()
+    }
+
+    /// The log that nodes share, where there is one.
+    pub(crate) fn coherence(&self) -> Option<&Arc<Coherence>> {
+        self.inner.coherence.as_ref()
     }
 
     /// Makes a layer known whose entries come here.
@@ -185,7 +223,15 @@ impl Remote {
     }
 
     pub(crate) async fn connect(&self) -> Result<(), StoreError> {
-        let connect = unpanicked(self.inner.store.connect(), StoreError::new);
+        let connect = async {
+            self.inner.store.connect().await?;
+            let Some(coherence) = &self.inner.coherence else {
+                return Ok(());
+            };
+            coherence.start();
+            coherence.catch_up().await
+        };
+        let connect = unpanicked(connect, StoreError::new);
         match within(FIRST_LINK + DEADLINE, connect).await {
             Some(result) => result,
             None => Err(StoreError::timeout(
@@ -203,6 +249,9 @@ impl Remote {
             // What is owed to a store that is away is not worth a slow restart.
             false => end.min(after(FIRST_LINK)),
         };
+        if let Some(coherence) = &inner.coherence {
+            coherence.close(end).await;
+        }
         if until(end, inner.outbox.is_empty()).await.is_none() {
             let left = inner.outbox.len();
             tracing::warn!(target: "tower_response_cache", "closed with {left} writes to the remote store unsent");
@@ -231,6 +280,11 @@ impl Remote {
                 (error, Duration::from_millis(now.saturating_sub(at)))
             }),
             outbox_bytes: inner.outbox.bytes(),
+            log: inner.coherence.as_ref().map(|coherence| LogHealth {
+                is_hearing: coherence.is_hearing(),
+                is_sure: coherence.is_sure(millis(inner.clock.elapsed())),
+                waiting: coherence.waiting(),
+            }),
         }
     }
 }
@@ -247,6 +301,20 @@ impl Inner {
             }
         }
         is_up
+    }
+
+    /// Until when memory answers as long as no invalidation is heard of; 0 where that is not enough.
+    fn sure_until(&self) -> Millis {
+        match (&self.coherence, self.memory_ttl) {
+            (Some(coherence), None) => coherence.sure_until(),
+            _ => 0,
+        }
+    }
+
+    /// Until when memory answers on its own with what is known to be good now.
+    fn memory_until(&self, now: Millis) -> Millis {
+        let unsure = self.memory_ttl.unwrap_or(millis(SURE_FOR));
+        now.saturating_add(unsure).max(self.sure_until())
     }
 
     /// The time of day by which frames are dated.

@@ -9,7 +9,7 @@ use std::sync::{
 use axum::body::Body;
 use http_body_util::BodyExt;
 use tower::ServiceExt;
-use tower_response_cache::{Cache, CachePolicy, ResponseCacheLayer, Selector, Tags};
+use tower_response_cache::{Cache, CachePolicy, ResponseCacheLayer, Selector, Sequence, Tags};
 
 use crate::support::{
     App, Origin, in_memory, request,
@@ -146,7 +146,7 @@ async fn no_round_shares_what_was_made_from_something_older() {
     // The handler keeps what it has read, for as long as it likes, and says when it was read.
     let version = Arc::new(AtomicU64::new(0));
     let cache = in_memory();
-    let kept: Arc<Mutex<(u64, u64)>> = Arc::default();
+    let kept: Arc<Mutex<(Sequence, u64)>> = Arc::default();
     let origin = {
         let (version, cache) = (version.clone(), cache.clone());
         Origin::new(move |_, _| {

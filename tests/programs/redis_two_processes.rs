@@ -113,7 +113,7 @@ fn proxy(origin: &Origin, url: &str) -> (Running, SocketAddr) {
 /// Waits for writes, which nobody else does: so many keys are in Redis.
 fn until_written(server: &RedisServer, keys: usize) {
     until("the responses are in Redis", || {
-        server.keys("*").len() >= keys
+        server.keys("*:response:*").len() >= keys
     });
 }
 

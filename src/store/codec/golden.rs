@@ -28,7 +28,10 @@ enum Expected {
 
 const RESPONSE_TIME: Millis = 1_767_268_800_123;
 const WRITER: u64 = 0x0123_4567_89ab_cdef;
-const SEQUENCE: u64 = 42;
+const SEQUENCE: Sequence = Sequence {
+    local: 42,
+    shared: 1_764_201_600_000_000,
+};
 
 fn response(name: &'static str, head: StoredHead, body: impl Into<Vec<u8>>) -> Golden {
     let body = body.into();

@@ -70,7 +70,11 @@ fn frame(random: &mut Random, key: &[u8]) -> Vec<u8> {
         return encode_rule(key, &rule(random)).to_vec();
     }
     let (head, body) = response(random);
-    let named = (number(random), number(random));
+    let sequence = Sequence {
+        local: number(random),
+        shared: number(random),
+    };
+    let named = (number(random), sequence);
     encode_response(key, &head, number(random) % MAX_TIME, named, &body).to_vec()
 }
 
@@ -82,7 +86,13 @@ fn random_frames_are_read_as_they_were_written() {
         let (head, body) = response(&mut random);
         let (time, named) = (
             number(&mut random) % (MAX_TIME + 1),
-            (number(&mut random), number(&mut random)),
+            (
+                number(&mut random),
+                Sequence {
+                    local: number(&mut random),
+                    shared: number(&mut random),
+                },
+            ),
         );
         let written = encode_response(&key, &head, time, named, &body);
         let Ok(Frame::Response(response)) = read(&key, &written) else {

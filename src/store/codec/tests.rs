@@ -71,7 +71,19 @@ fn sample() -> StoredHead {
 #[test]
 fn what_is_written_is_what_is_read() {
     let head = sample();
-    let frame = encode_response(b"key", &head, 1_000, (3, 4), b"body");
+    let frame = encode_response(
+        b"key",
+        &head,
+        1_000,
+        (
+            3,
+            Sequence {
+                local: 4,
+                shared: 5,
+            },
+        ),
+        b"body",
+    );
     let Ok(Frame::Response(response)) = read(b"key", &frame) else {
         panic!("not read");
     };
@@ -87,7 +99,11 @@ fn what_is_written_is_what_is_read() {
         response.freshness,
     ];
     assert_eq!(times, [1_000, 7, 60_000]);
-    assert_eq!((response.writer, response.sequence), (3, 4));
+    let sequence = Sequence {
+        local: 4,
+        shared: 5,
+    };
+    assert_eq!((response.writer, response.sequence), (3, sequence));
     assert!(response.shareable && !response.shareable_with_authorization);
     assert_eq!(response.copy_body().unwrap(), "body");
     let names = ["accept", "x-a"].map(HeaderName::from_static);
@@ -99,7 +115,19 @@ fn what_is_written_is_what_is_read() {
 fn every_cut_and_every_flipped_bit_is_refused() {
     let head = sample();
     let frames = [
-        encode_response(b"key", &head, 1_000, (3, 4), b"some body"),
+        encode_response(
+            b"key",
+            &head,
+            1_000,
+            (
+                3,
+                Sequence {
+                    local: 4,
+                    shared: 5,
+                },
+            ),
+            b"some body",
+        ),
         encode_rule(b"key", &[HeaderName::from_static("accept")]),
     ];
     for frame in frames {
@@ -123,7 +151,19 @@ fn frame_of(fields: &HeaderMap) -> Bytes {
     let mut head = head_of(200, Version::HTTP_11, &HeaderMap::new());
     head.headers = fields.clone();
     head.status_slot = false;
-    encode_response(b"key", &head, 1_000, (3, 4), b"body")
+    encode_response(
+        b"key",
+        &head,
+        1_000,
+        (
+            3,
+            Sequence {
+                local: 4,
+                shared: 5,
+            },
+        ),
+        b"body",
+    )
 }
 
 #[test]
@@ -158,7 +198,19 @@ fn what_belongs_to_a_connection_is_not_read_either() {
 #[test]
 fn a_frame_is_known_again_only_whole_and_for_its_key() {
     let head = sample();
-    let frame = encode_response(b"key", &head, 1_000, (3, 4), b"some body");
+    let frame = encode_response(
+        b"key",
+        &head,
+        1_000,
+        (
+            3,
+            Sequence {
+                local: 4,
+                shared: 5,
+            },
+        ),
+        b"some body",
+    );
     let Ok(Frame::Response(response)) = read(b"key", &frame) else {
         panic!("not read");
     };
@@ -189,14 +241,39 @@ fn a_declared_length_that_is_not_that_of_the_body_is_refused() {
         (&[("content-length", "four")], false),
     ] {
         let head = head_of(200, Version::HTTP_11, &fields(lines));
-        let frame = encode_response(b"key", &head, 1_000, (3, 4), b"body");
+        let frame = encode_response(
+            b"key",
+            &head,
+            1_000,
+            (
+                3,
+                Sequence {
+                    local: 4,
+                    shared: 5,
+                },
+            ),
+            b"body",
+        );
         assert_eq!(read(b"key", &frame).is_ok(), is_good, "{lines:?}");
     }
 }
 
 /// What is refused of a frame that was changed like this, and has the right checksums.
 fn fault_of(head: &StoredHead, change: impl FnOnce(&mut Vec<u8>)) -> Result<(), FrameFault> {
-    let mut frame = encode_response(b"key", head, 1_000, (3, 4), b"body").to_vec();
+    let mut frame = encode_response(
+        b"key",
+        head,
+        1_000,
+        (
+            3,
+            Sequence {
+                local: 4,
+                shared: 5,
+            },
+        ),
+        b"body",
+    )
+    .to_vec();
     change(&mut frame);
     make_right(&mut frame);
     served(b"key", &frame)
@@ -206,7 +283,7 @@ fn fault_of(head: &StoredHead, change: impl FnOnce(&mut Vec<u8>)) -> Result<(), 
 fn what_no_writer_of_ours_writes_is_refused() {
     // Behind the key with its length, the status and the version.
     const TIMES: usize = HEAD + 4 + 3 + 2 + 1;
-    const FLAGS_AT: usize = TIMES + 7 * 8 + 2 * 8;
+    const FLAGS_AT: usize = TIMES + 7 * 8 + 3 * 8;
     const TEXTS: usize = FLAGS_AT + 1 + 2 * 8;
     let no_sense = Err(FrameFault::Malformed);
     let mut head = sample();

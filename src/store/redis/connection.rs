@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use fred::{
     clients::Client,
     error::{Error, ErrorKind},
@@ -86,9 +87,9 @@ impl Drop for Router {
 }
 
 impl Connection {
-    pub(super) fn new(client: Client) -> Self {
+    pub(super) fn new(client: Client, seq: Bytes) -> Self {
         Self {
-            lanes: Lanes::new(client.clone()),
+            lanes: Lanes::new(client.clone(), seq.into()),
             client,
             unanswered: AtomicUsize::new(0),
             unanswered_bytes: AtomicUsize::new(0),

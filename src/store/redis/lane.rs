@@ -1,6 +1,6 @@
-//! Where a read of two commands is carried out.
+//! Where a read of three commands is carried out.
 //!
-//! fred's future of one command is 7 KB. Made anew for each read, two of them are most of what the
+//! fred's future of one command is 7 KB. Made anew for each read, they are most of what the
 //! read costs: they are moved twice, and their memory is neither small nor warm. So they live in
 //! lanes: work that is begun once, does one read after the other, and is polled by whoever reads.
 
@@ -28,8 +28,12 @@ use super::{
 /// So many idle lanes of one connection are kept: nobody has more reads under way.
 const MOST: usize = 64;
 
-/// What was answered: the life of a key, and what it holds.
-pub(super) type Replies = (Result<Value, Error>, Result<Value, Error>);
+/// What was answered: the life of a key, what it holds, and the number of the shared log.
+pub(super) type Replies = (
+    Result<Value, Error>,
+    Result<Value, Error>,
+    Result<Value, Error>,
+);
 
 /// What a lane is asked, and what it answers.
 #[derive(Default)]
@@ -46,23 +50,27 @@ struct Lane {
 /// The idle lanes of a connection.
 pub(super) struct Lanes {
     client: Client,
+    /// The key of the number of the shared log.
+    seq: Key,
     idle: Mutex<Vec<Lane>>,
 }
 
 impl Lanes {
-    pub(super) fn new(client: Client) -> Self {
+    pub(super) fn new(client: Client, seq: Key) -> Self {
         Self {
             client,
+            seq,
             idle: Mutex::default(),
         }
     }
 
-    /// How long a key still lives, and what it holds up to a limit. The two commands leave one
-    /// behind the other, and in one piece: of a pipeline fred would write each by itself.
+    /// How long a key still lives, what it holds up to a limit, and then the number of the shared log:
+    /// whatever came after that, came after this was asked. The commands leave one behind the other,
+    /// and in one piece: of a pipeline fred would write each by itself.
     pub(super) async fn read(&self, name: Key, limit: usize) -> Replies {
         // One that is dropped while it reads is not used again.
         let idle = lock(&self.idle).pop();
-        let mut lane = idle.unwrap_or_else(|| Lane::new(self.client.clone()));
+        let mut lane = idle.unwrap_or_else(|| Lane::new(self.client.clone(), self.seq.clone()));
         lock(&lane.slot).asked = Some((name, limit));
         let replies = poll_fn(|cx| {
             if let Poll::Ready(never) = lane.work.as_mut().poll(cx) {
@@ -81,17 +89,17 @@ impl Lanes {
 }
 
 impl Lane {
-    fn new(client: Client) -> Self {
+    fn new(client: Client, seq: Key) -> Self {
         let slot = Arc::<Mutex<Slot>>::default();
         Self {
-            work: Box::pin(work(client, slot.clone())),
+            work: Box::pin(work(client, seq, slot.clone())),
             slot,
         }
     }
 }
 
-async fn work(client: Client, slot: Arc<Mutex<Slot>>) -> Infallible {
-    // The first command is answered before the second, whose time limit is that of both.
+async fn work(client: Client, seq: Key, slot: Arc<Mutex<Slot>>) -> Infallible {
+    // The first commands are answered before the last, whose time limit is that of all.
     let unlimited = client.with_options(&Options {
         timeout: Some(Duration::ZERO),
         ..Options::default()
@@ -101,16 +109,24 @@ async fn work(client: Client, slot: Arc<Mutex<Slot>>) -> Infallible {
         let asked = poll_fn(|_| lock(&slot).asked.take().map_or(Poll::Pending, Poll::Ready));
         let (name, limit) = asked.await;
         let mut life = pin!(unlimited.pttl::<Value, _>(&name));
-        let frame = pin!(client.getrange::<Value, _>(&name, 0, limit));
-        // Each is sent when it is polled first. The first wakes nobody: it is answered before the
-        // second, and asked for then.
+        let mut frame = pin!(unlimited.getrange::<Value, _>(&name, 0, limit));
+        let number = pin!(client.get::<Value, _>(&seq));
+        // Each is sent when it is polled first. The first wake nobody: they are answered before the
+        // last, and asked for then.
         let lived = life.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        let frame = frame.await;
+        let held = frame.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        let number = number.await;
+        let is_answered = number.as_ref().map_or_else(is_answer, |_| true);
         let lived = match lived {
             Poll::Ready(reply) => reply,
-            Poll::Pending if frame.as_ref().map_or_else(is_answer, |_| true) => life.await,
+            Poll::Pending if is_answered => life.await,
             Poll::Pending => Err(late()),
         };
-        lock(&slot).answered = Some((lived, frame));
+        let held = match held {
+            Poll::Ready(reply) => reply,
+            Poll::Pending if is_answered => frame.await,
+            Poll::Pending => Err(late()),
+        };
+        lock(&slot).answered = Some((lived, held, number));
     }
 }

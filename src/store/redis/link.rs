@@ -29,6 +29,7 @@ use super::{
     connection::{Asked, Connection, Router, Slot, back_off, either, late, lock, random},
     reply::{describe, integer, text, time_of},
     settings::{COMMAND, CONNECT, Target},
+    shared::Names,
 };
 use crate::{
     clock::Clock,
@@ -45,6 +46,7 @@ const UNKNOWN: i64 = i64::MIN;
 /// All connections to one server.
 pub(super) struct Connections {
     pub(super) target: Target,
+    pub(super) names: Names,
     clock: Arc<dyn Clock>,
     slots: Box<[Slot]>,
     next: AtomicUsize,
@@ -85,6 +87,7 @@ impl Connections {
     pub(super) fn new(target: Target, clock: Arc<dyn Clock>) -> Self {
         let slots = (0..target.pool_size).map(|_| Slot::default()).collect();
         Self {
+            names: Names::new(&target.namespace),
             target,
             clock,
             slots,
@@ -245,7 +248,7 @@ impl Connections {
     }
 
     /// A connection that was tried: it answers the right questions, and may be used.
-    async fn connect(&self) -> Result<(Client, Router), String> {
+    pub(super) async fn connect(&self) -> Result<(Client, Router), String> {
         let client = self.target.client();
         let mut router;
         {
@@ -363,7 +366,7 @@ struct Held<'a> {
 
 impl<'a> Held<'a> {
     fn new(connections: &'a Connections, slot: &'a Slot, client: Client) -> Self {
-        let connection = Arc::new(Connection::new(client));
+        let connection = Arc::new(Connection::new(client, connections.names.seq.clone()));
         connections.came_up(slot, connection.clone());
         Self {
             connections,

@@ -4,10 +4,12 @@
 //! answers are possible. The connections are kept in `link.rs`.
 
 mod connection;
+mod hearing;
 mod lane;
 mod link;
 mod reply;
 mod settings;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod url;
@@ -30,14 +32,16 @@ use tokio::{runtime::Handle, task::JoinHandle};
 pub(crate) use self::settings::RedisSettings;
 use self::{
     connection::Asked,
+    hearing::Hearing,
     link::Connections,
     reply::{bytes, integer, is_answer, is_read_only, store_error, text},
     settings::Target,
+    shared::number_or_none,
 };
 use crate::{
     clock::Clock,
     error::{BuildError, StoreError},
-    store::{Link, Store, StoreFuture, StoreKey, Stored},
+    store::{Link, Store, StoreFuture, StoreKey, Stored, coherence::Seen},
     timer::{self, within},
 };
 
@@ -63,6 +67,10 @@ pub(crate) struct RedisStore {
     connections: Arc<Connections>,
     keepers: Mutex<Vec<JoinHandle<()>>>,
     renewed: Mutex<Renewed>,
+    hearing: Arc<Hearing>,
+    listener: Mutex<Option<JoinHandle<()>>>,
+    /// What look-ups said of the number of the shared log.
+    seen: Seen,
     digest: DigestFn,
 }
 
@@ -91,6 +99,9 @@ impl RedisStore {
             connections: Arc::new(Connections::new(target, clock)),
             keepers: Mutex::default(),
             renewed: Mutex::default(),
+            hearing: Arc::new(Hearing::new()),
+            listener: Mutex::default(),
+            seen: Seen::default(),
             digest: |bytes| Md5::digest(bytes).into(),
         })
     }
@@ -156,6 +167,11 @@ impl RedisStore {
         for index in keepers.len()..self.connections.len() {
             keepers.push(runtime.spawn(self.connections.clone().keep(index)));
         }
+        let mut listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
+        if listener.as_ref().is_none_or(JoinHandle::is_finished) {
+            let listen = self.hearing.clone().keep(self.connections.clone());
+            *listener = Some(runtime.spawn(listen));
+        }
     }
 
     fn pick(&self, bytes: usize) -> Result<Asked<'_>, StoreError> {
@@ -188,17 +204,22 @@ impl RedisStore {
 
     async fn read(&self, name: Key, limit: usize) -> Result<Option<Stored>, StoreError> {
         let asked = self.pick(0)?;
-        let (life, frame) = asked.connection.lanes.read(name, limit).await;
+        let before = self.seen.highest();
+        let (life, frame, number) = asked.connection.lanes.read(name, limit).await;
         let is_answered =
             |reply: &Result<Value, _>| reply.as_ref().map_or_else(is_answer, |_| true);
-        if is_answered(&life) && is_answered(&frame) {
+        if is_answered(&life) && is_answered(&frame) && is_answered(&number) {
             asked.answered();
         }
-        let (life, frame) = match (life, frame) {
-            (Ok(life), Ok(frame)) => (life, frame),
-            // The second first: a connection that breaks leaves the other one merely unanswered.
-            (_, Err(error)) | (Err(error), Ok(_)) => return Err(store_error(&error)),
+        let (life, frame, number) = match (life, frame, number) {
+            (Ok(life), Ok(frame), Ok(number)) => (life, frame, number),
+            // The last first: a connection that breaks leaves the others merely unanswered. But what
+            // is no frame is one answer of three.
+            (_, Err(error), Ok(_)) | (_, _, Err(error)) | (Err(error), ..) => {
+                return Err(store_error(&error));
+            }
         };
+        self.seen.note(number_or_none(&number)?, before);
         let life = integer(&life).ok_or_else(|| mismatched("PTTL"))?;
         let frame = bytes(frame).ok_or_else(|| mismatched("GETRANGE"))?;
         Ok(match u64::try_from(life) {
@@ -389,7 +410,8 @@ impl Store for RedisStore {
 impl RedisStore {
     fn stop(&self) {
         let mut keepers = self.keepers.lock().unwrap_or_else(PoisonError::into_inner);
-        for keeper in keepers.drain(..) {
+        let mut listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
+        for keeper in keepers.drain(..).chain(listener.take()) {
             keeper.abort();
         }
     }

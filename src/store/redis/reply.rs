@@ -106,7 +106,7 @@ pub(super) fn describe(error: &Error, target: &Target) -> String {
             ),
             "NOPERM" => format!(
                 "the user at {at} may not do what the cache needs ({words}); \
-                 allow it +@connection +time +pttl +getrange +set +unlink on ~{}:*",
+                 allow it what the guide `docs::redis` names, on the keys ~{0}:* and ~{{{0}}}:*",
                 target.namespace
             ),
             "LOADING" => {

@@ -10,6 +10,7 @@ use crate::{
     entry::{Entry, Lifetime, Origin, StoredHead, millis},
     error::{StoreError, StoreErrorKind},
     headers::add_date,
+    invalidation::Sequence,
     policy::VaryRule,
     status::FrameFault,
     store::{
@@ -55,6 +56,9 @@ impl Remote {
             return Looked::Unknown;
         };
         self.start_worker();
+        if let Some(coherence) = &inner.coherence {
+            coherence.start();
+        }
         let panicked = |why| Missing::Store(StoreError::new(why));
         // Pinned here, and not moved into one future after the other.
         let look_up = pin!(inner.look_up(ask));
@@ -124,11 +128,15 @@ impl Inner {
     async fn read(&self, ask: &Ask<'_>, key: &[u8]) -> Result<(Bytes, Option<Duration>), Missing> {
         self.counters.reads.raise();
         let started = Instant::now();
+        let asked = millis(self.clock.elapsed());
         let stored = self
             .store
             .get(&self.place(ask.path, key), ask.limit)
             .await?;
         self.counters.measured(started.elapsed());
+        if let Some(coherence) = &self.coherence {
+            coherence.keep_up(asked).await?;
+        }
         let Some(Stored { frame, remaining }) = stored else {
             return Err(Missing::Nothing);
         };
@@ -197,16 +205,18 @@ impl Inner {
             shareable: frame.shareable,
             shareable_with_authorization: frame.shareable_with_authorization,
         };
-        // Another cache's numbers mean nothing here.
+        // Another cache's own numbers mean nothing here.
         let is_ours = frame.writer == self.writer;
         let origin = Origin {
-            sequence: if is_ours { frame.sequence } else { 0 },
+            sequence: Sequence {
+                local: if is_ours { frame.sequence.local } else { 0 },
+                shared: frame.sequence.shared,
+            },
             ..origin
         };
         let mut entry = Entry::new(Arc::new(head), body, origin);
         entry.frame = Some(mark);
-        let until = lifetime.response_time.saturating_add(self.memory_ttl);
-        entry.answer_until(until);
+        entry.answer_until(self.memory_until(lifetime.response_time));
         Ok(entry)
     }
 }

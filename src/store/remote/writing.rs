@@ -216,7 +216,7 @@ impl Inner {
                 self.counters.writes.raise();
                 if let What::Response(entry) = &job.what {
                     let now = millis(self.clock.elapsed());
-                    entry.answer_until(now.saturating_add(self.memory_ttl));
+                    entry.answer_until(self.memory_until(now));
                 }
             }
             Ok(false) => {

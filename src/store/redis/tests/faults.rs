@@ -84,6 +84,7 @@ async fn slow_answers_are_no_reason_to_begin_anew() {
     let server = RedisServer::start();
     let proxy = FaultProxy::start(server.addr());
     let store = connected(&proxy.url()).await;
+    eventually("messages come", || Channel::is_hearing(&store)).await;
     let before = proxy.counts().connections;
     let late = Duration::from_millis(100);
     proxy.set(Fault::Delay(late..late));

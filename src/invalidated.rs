@@ -1,0 +1,91 @@
+//! What an invalidation has done, and how far it has come.
+
+use std::{fmt, sync::Arc};
+
+use crate::{error::StoreError, store::coherence::Coherence};
+
+/// What [`Cache::invalidate`](crate::Cache::invalidate) has done.
+///
+/// When it is returned, no later request on this node is answered with what was selected, nor with
+/// the result of a fill that was under way; after a soft one, only as what is stale. Where nodes share
+/// a store with an invalidation log, the others are being told: that goes on whether or not this is
+/// kept, and again until it is done or the process ends. Each of them heeds it as soon as it hears of
+/// it, one second later at the latest.
+///
+/// # Examples
+///
+/// ```
+/// use tower_response_cache::{Cache, Selector};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let cache = Cache::in_memory();
+/// // db.update(user)?;
+/// let done = cache.invalidate(Selector::tag("users"));
+/// assert!(!done.is_pending(), "there are no other nodes");
+/// done.everywhere().await?; // For those who need it: an error where others may not know yet.
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Invalidated {
+    sequence: u64,
+    others: Others,
+}
+
+/// Who else has to know.
+#[derive(Clone)]
+pub(crate) enum Others {
+    Nobody,
+    /// A store without a log, which tells nobody.
+    Untold,
+    Told(Arc<Coherence>),
+}
+
+impl Invalidated {
+    pub(crate) fn new(sequence: u64, others: Others) -> Self {
+        Self { sequence, others }
+    }
+
+    /// The number of the record on this node; later invalidations have higher ones.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Whether the shared log does not have it yet. Right after the call it rarely does; where the store
+    /// cannot be reached, this stays so until it can.
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        match &self.others {
+            Others::Told(coherence) => !coherence.is_told(self.sequence),
+            Others::Nobody | Others::Untold => false,
+        }
+    }
+
+    /// Waits until the shared log has it, half a second at the most: from then on no node that reads
+    /// from the store sees what was selected, and what other nodes have in memory follows within one
+    /// second.
+    ///
+    /// # Errors
+    ///
+    /// Why it does not have it. It is done on this node all the same, and the others are told as soon
+    /// as the store can be reached, unless the process ends before.
+    pub async fn everywhere(&self) -> Result<(), StoreError> {
+        match &self.others {
+            Others::Nobody => Ok(()),
+            Others::Untold => Err(StoreError::new(
+                "this store keeps no log of invalidations: other nodes go on with what they have in memory",
+            )),
+            Others::Told(coherence) => coherence.told(self.sequence).await,
+        }
+    }
+}
+
+impl fmt::Debug for Invalidated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Invalidated")
+            .field("sequence", &self.sequence)
+            .field("is_pending", &self.is_pending())
+            .finish()
+    }
+}
