@@ -73,6 +73,7 @@ mod content;
 mod cores;
 mod entry;
 mod error;
+mod field_values;
 mod fill;
 mod flight;
 mod future;
@@ -115,7 +116,6 @@ mod timer;
 mod uncacheable;
 mod unsafe_method;
 mod validate;
-mod values;
 
 pub mod docs;
 

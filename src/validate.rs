@@ -33,7 +33,7 @@ use crate::{
     status::Reason,
     store::codec::MAX_TEXT,
     timer::{after, until},
-    values::age_value,
+    field_values::age_value,
 };
 
 /// How long the validator of a layer may take before it has said nothing.
