@@ -16,13 +16,14 @@ use tokio::{sync::Notify, task::JoinHandle};
 use crate::{
     budget::{Budget, Reservation},
     clock::Clock,
-    entry::{Entry, Millis, millis},
+    entry::{Entry, Millis, Watched, millis},
     error::StoreError,
     flight::Table,
     health::Health,
     invalidation::{Invalidated, Log},
     key::Key,
     marks::{Mark, Marks},
+    pattern::Pattern,
     policy::VaryRule,
     routes::Routes,
     searches::Searches,
@@ -33,7 +34,9 @@ use crate::{
         memory::Memory,
         remote::{Remote, RemoteSettings},
     },
+    target::Space,
     timer::{after, pause, unless, until, within},
+    values::{StoredValue, ValueKey},
 };
 
 /// Fills that go on without their starter, and other work that nobody waits for.
@@ -44,6 +47,8 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 const DROPPED_WITHIN: Duration = Duration::from_millis(100);
 /// How often hits look whether a remote store that cannot be asked can be again, in milliseconds.
 const LOOK_AT_LINK: Millis = 100;
+/// What a value weighs besides itself, at the most: key, tags, overhead.
+const LONGEST_REST: u64 = 24 << 10;
 /// What of that writes to the remote store have in any case.
 const LEAST_FLUSH: Duration = Duration::from_millis(500);
 
@@ -86,6 +91,7 @@ struct Core {
     counters: Counters,
     budget: Arc<Budget>,
     clock: Arc<dyn Clock>,
+    values: ValueSettings,
     is_enabled: AtomicBool,
     fills: AtomicU64,
     sweeper: Mutex<Option<JoinHandle<()>>>,
@@ -152,6 +158,7 @@ impl Cache {
         room: u64,
         remote: Option<RemoteSettings>,
         clock: Arc<dyn Clock>,
+        values: ValueSettings,
     ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let log = Arc::new(Log::default());
@@ -169,6 +176,7 @@ impl Cache {
                 counters: Counters::default(),
                 budget: Budget::new(room),
                 clock,
+                values,
                 is_enabled: AtomicBool::new(true),
                 fills: AtomicU64::new(0),
                 sweeper: Mutex::default(),
@@ -219,12 +227,18 @@ impl Cache {
     /// ```
     pub fn invalidate(&self, selector: impl Into<Selector>) -> Invalidated {
         let selector = selector.into();
-        let done = self.core.log.add(&selector, self.now());
+        let done = self.record(&selector);
         // What became stale may still be served: it stays where it is.
         if let (Some(remote), Kind::Resource(resource), false) =
             (self.remote(), &selector.kind, selector.is_soft)
         {
             remote.delete(resource, |key| self.core.memory.variants(key));
+        }
+        if let (Kind::Pattern(Space::Value, Pattern::Exact(text)), false) =
+            (&selector.kind, selector.is_soft)
+        {
+            let name = text.split_once(':').map_or(&**text, |(name, _)| name);
+            self.forget_value(&Key::of_value(text), name);
         }
         done
     }
@@ -333,7 +347,40 @@ impl Cache {
         }
     }
 
-    // ---- for the layers ----
+    // ---- for the layers and the values ----
+
+    /// Adds a record to the log, and no more.
+    pub(crate) fn record(&self, selector: &Selector) -> Invalidated {
+        self.core.log.add(selector, self.now())
+    }
+
+    pub(crate) fn value_settings(&self) -> &ValueSettings {
+        &self.core.values
+    }
+
+    /// The longest value that is kept, encoded.
+    pub(crate) fn longest_value(&self) -> u64 {
+        // With its key and the rest of its weight.
+        let room = self.core.memory.heaviest().saturating_sub(LONGEST_REST);
+        self.core.values.limit.min(room)
+    }
+
+    /// Keeps a value in memory, and in the remote store if there is one.
+    pub(crate) fn keep_value(&self, key: &ValueKey, value: Arc<StoredValue>) {
+        if !self.is_enabled() {
+            return;
+        }
+        let put = self.core.memory.put_value(&key.key, value, self.now());
+        match put {
+            Ok(()) => self.start_sweeper(),
+            Err(reason) => self.core.counters.refusal(reason),
+        }
+    }
+
+    /// Takes a value out of memory, and out of the remote store.
+    pub(crate) fn forget_value(&self, key: &Key, _name: &str) {
+        self.core.memory.remove_value(key);
+    }
 
     pub(crate) fn id(&self) -> u64 {
         self.core.id
@@ -396,7 +443,7 @@ impl Cache {
 
     /// What memory may do with an entry that is fresh and was not invalidated.
     #[inline]
-    pub(crate) fn standing(&self, entry: &Entry, now: Millis) -> Standing {
+    pub(crate) fn standing(&self, entry: &Watched, now: Millis) -> Standing {
         if !entry.is_due(now) {
             return Standing::Good;
         }
@@ -404,7 +451,7 @@ impl Cache {
     }
 
     #[cold]
-    fn standing_of_due(&self, entry: &Entry, now: Millis) -> Standing {
+    fn standing_of_due(&self, entry: &Watched, now: Millis) -> Standing {
         if entry.is_gone() {
             Standing::Gone
         } else if self.remote().is_some_and(Remote::is_askable) {
@@ -579,6 +626,15 @@ impl Cache {
             *sweeper = Some(runtime.spawn(sweep(Arc::downgrade(&self.core))));
         }
     }
+}
+
+/// What holds for all values of a cache.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ValueSettings {
+    /// Where nobody says another.
+    pub(crate) ttl: Millis,
+    /// The longest one, encoded, in bytes.
+    pub(crate) limit: u64,
 }
 
 /// What memory may do with a usable entry, where there is a remote store, too.

@@ -345,7 +345,6 @@ impl Watched {
         }
         verdict
     }
-
 }
 
 impl Entry {

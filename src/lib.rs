@@ -116,6 +116,7 @@ mod timer;
 mod uncacheable;
 mod unsafe_method;
 mod validate;
+mod values;
 
 pub mod docs;
 
@@ -153,6 +154,8 @@ pub use test_util::Asked;
 #[cfg(feature = "test-util")]
 #[doc(hidden)]
 pub use test_util::x_cache_of;
+
+pub use values::{CachedValue, IntoValueKey, LoadError, SetValue, ValueError, ValueKey};
 
 #[cfg(all(doctest, feature = "test-util", feature = "axum"))]
 #[doc = include_str!("../README.md")]

@@ -1,0 +1,21 @@
+//! Values: what the rest of a program computes and loads, in the same cache as its responses.
+//!
+//! The memory tier, its bound, the invalidation log, the flights, the remote store and the counters are
+//! those of responses; here is what is peculiar to values: keys that are texts ([`key`], [`text`]), entries
+//! that are an `Arc` of their own type ([`stored`]), and what callers see of it ([`client`]).
+
+mod client;
+mod error;
+mod key;
+mod set;
+mod stored;
+mod terms;
+mod text;
+
+pub use self::{
+    error::{LoadError, ValueError},
+    key::{IntoValueKey, ValueKey},
+    set::SetValue,
+    stored::CachedValue,
+};
+pub(crate) use self::{stored::StoredValue, terms::checked_ttl};
