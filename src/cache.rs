@@ -594,18 +594,20 @@ impl Cache {
 
     /// Runs work that nobody waits for; beyond the bound it is dropped.
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return;
-        };
-        if self.core.background.is_closed.load(Ordering::Acquire) {
-            return;
+        if let Some(detached) = self.detached() {
+            detached.spawn(work);
         }
-        let Some(place) = self.background_place() else {
-            return;
-        };
-        runtime.spawn(async move {
-            unless(place.0.over(), work).await;
-        });
+    }
+
+    /// Where work can go on without whoever started it; nowhere beyond the bound, or once the cache is
+    /// closed.
+    pub(crate) fn detached(&self) -> Option<Detached> {
+        let runtime = tokio::runtime::Handle::try_current().ok()?;
+        if self.is_closed() {
+            return None;
+        }
+        let place = self.background_place()?;
+        Some(Detached { runtime, place })
     }
 
     /// Starts what gives expired bytes back, unless it runs; it ends when nothing is left to
@@ -668,6 +670,24 @@ impl Placement {
     /// nothing about the others.
     pub(crate) fn lasting_mark(&self) -> Option<u64> {
         (!self.is_personal).then_some(self.mark)
+    }
+}
+
+/// A place for work that goes on by itself.
+pub(crate) struct Detached {
+    runtime: tokio::runtime::Handle,
+    place: Place,
+}
+
+impl Detached {
+    /// Runs it; its output, unless the cache is closed and does not wait for it any longer.
+    pub(crate) fn spawn<T: Send + 'static>(
+        self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<Option<T>> {
+        let place = self.place;
+        self.runtime
+            .spawn(async move { unless(place.0.over(), work).await })
     }
 }
 

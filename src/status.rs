@@ -220,6 +220,8 @@ reasons! {
     Superseded = "superseded",
     /// The inner service failed, panicked, or was dropped.
     InnerError = "inner-error",
+    /// A value that was loaded cannot be serialized.
+    NotSerializable = "not-serializable",
 }
 
 impl Reason {

@@ -4,8 +4,8 @@ use std::{fmt, sync::Arc, time::Duration};
 
 /// Why a value could not be read or stored as it was asked for.
 ///
-/// All of them are mistakes of the caller but [`TooLarge`](Self::TooLarge) and
-/// [`TooSlow`](Self::TooSlow): a store that does not answer is a miss, and never an error. The message is
+/// All of them are mistakes of the caller but [`TooLarge`](Self::TooLarge),
+/// [`TooSlow`](Self::TooSlow) and [`Closed`](Self::Closed): a store that does not answer is a miss, and never an error. The message is
 /// one sentence that says what to change.
 ///
 /// # Examples
@@ -53,6 +53,8 @@ pub enum ValueError {
     LongTag(usize),
     /// The load took longer than its hard limit, and was dropped.
     TooSlow(Duration),
+    /// The cache was closed while the value was being loaded.
+    Closed,
 }
 
 impl fmt::Display for ValueError {
@@ -109,6 +111,9 @@ impl fmt::Display for ValueError {
                 "the load took longer than its hard limit of {} ms, and was dropped",
                 limit.as_millis()
             ),
+            Self::Closed => f.write_str(
+                "the cache was closed while the value was being loaded; close it after the last request",
+            ),
         }
     }
 }
@@ -157,6 +162,16 @@ impl<E> LoadError<E> {
         match self {
             Self::Load(error) => Some(error),
             Self::Value(_) => None,
+        }
+    }
+}
+
+impl LoadError<std::convert::Infallible> {
+    /// What is left where a load cannot fail.
+    pub(super) fn into_value(self) -> ValueError {
+        match self {
+            Self::Load(never) => match *never {},
+            Self::Value(error) => error,
         }
     }
 }

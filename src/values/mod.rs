@@ -6,7 +6,9 @@
 
 mod client;
 mod error;
+mod get_or_set;
 mod key;
+mod load;
 mod set;
 mod stored;
 mod terms;
