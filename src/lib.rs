@@ -155,7 +155,9 @@ pub use test_util::Asked;
 #[doc(hidden)]
 pub use test_util::x_cache_of;
 
-pub use values::{CachedValue, IntoValueKey, LoadError, SetValue, ValueError, ValueKey};
+pub use values::{
+    CachedFn, CachedValue, IntoValueKey, LoadError, SetValue, ValueEntry, ValueError, ValueKey,
+};
 
 #[cfg(all(doctest, feature = "test-util", feature = "axum"))]
 #[doc = include_str!("../README.md")]

@@ -1,6 +1,6 @@
 //! What can go wrong with a value: its key, what is to be stored, for how long, and its load.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{convert::Infallible, fmt, sync::Arc, time::Duration};
 
 /// Why a value could not be read or stored as it was asked for.
 ///
@@ -166,8 +166,14 @@ impl<E> LoadError<E> {
     }
 }
 
-impl LoadError<std::convert::Infallible> {
-    /// What is left where a load cannot fail.
+/// What is left where a load cannot fail.
+impl From<LoadError<Infallible>> for ValueError {
+    fn from(error: LoadError<Infallible>) -> Self {
+        error.into_value()
+    }
+}
+
+impl LoadError<Infallible> {
     pub(super) fn into_value(self) -> ValueError {
         match self {
             Self::Load(never) => match *never {},

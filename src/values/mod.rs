@@ -5,19 +5,24 @@
 //! that are an `Arc` of their own type ([`stored`]), and what callers see of it ([`client`]).
 
 mod client;
+mod entry;
 mod error;
 mod get_or_set;
 mod key;
 mod load;
+mod options;
 mod set;
 mod stored;
 mod terms;
 mod text;
+mod wrap;
 
 pub use self::{
+    entry::ValueEntry,
     error::{LoadError, ValueError},
     key::{IntoValueKey, ValueKey},
     set::SetValue,
     stored::CachedValue,
+    wrap::CachedFn,
 };
 pub(crate) use self::{stored::StoredValue, terms::checked_ttl};

@@ -448,8 +448,10 @@ async fn a_key_or_lifetime_that_makes_no_sense_is_an_error_before_anything_is_lo
     assert_eq!(answer, Err(ValueError::NoTtl));
     let answer = cache.get_or_set::<u8, _, _>("a", Duration::MAX, load).await;
     assert_eq!(answer, Err(ValueError::LongTtl(Duration::MAX)));
-    let load = || async { Ok::<u8, String>(unreachable!("nothing is loaded")) };
-    let answer = cache.try_get_or_set(("a", f64::NAN), MINUTE, load).await;
+    let load = || async { unreachable!("nothing is loaded") };
+    let answer = cache
+        .try_get_or_set::<u8, String, _, _>(("a", f64::NAN), MINUTE, load)
+        .await;
     assert!(matches!(
         answer,
         Err(LoadError::Value(ValueError::NotANumber))

@@ -5,4 +5,6 @@ mod support;
 
 mod bad_input;
 mod client;
+mod functions;
 mod loads;
+mod stale;
