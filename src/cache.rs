@@ -370,16 +370,32 @@ impl Cache {
         if !self.is_enabled() {
             return;
         }
-        let put = self.core.memory.put_value(&key.key, value, self.now());
-        match put {
-            Ok(()) => self.start_sweeper(),
-            Err(reason) => self.core.counters.refusal(reason),
+        if let Err(reason) = self.promote_value(key, value.clone()) {
+            return self.core.counters.refusal(reason);
+        }
+        if let Some(remote) = self.remote() {
+            remote.put_value(key.name(), &key.key, value);
         }
     }
 
+    /// Puts a value into memory.
+    pub(crate) fn promote_value(
+        &self,
+        key: &ValueKey,
+        value: Arc<StoredValue>,
+    ) -> Result<(), Reason> {
+        let memory = &self.core.memory;
+        memory.put_value(&key.key, value, self.now())?;
+        self.start_sweeper();
+        Ok(())
+    }
+
     /// Takes a value out of memory, and out of the remote store.
-    pub(crate) fn forget_value(&self, key: &Key, _name: &str) {
+    pub(crate) fn forget_value(&self, key: &Key, name: &str) {
         self.core.memory.remove_value(key);
+        if let Some(remote) = self.remote() {
+            remote.delete_at(name, std::slice::from_ref(key));
+        }
     }
 
     pub(crate) fn id(&self) -> u64 {

@@ -147,7 +147,8 @@ pub use settings::{CacheableMethod, HonoredDirectives, Overflow};
 pub use stats::Stats;
 pub use status::{Forward, FrameFault, Reason};
 pub use store::{
-    Link, Store, StoreFuture, StoreKey, Stored, breaker::BreakerState, counters::RemoteStats,
+    Link, Store, StoreFuture, StoreKey, StoreKind, Stored, breaker::BreakerState,
+    counters::RemoteStats,
 };
 #[cfg(feature = "test-util")]
 pub use test_util::Asked;

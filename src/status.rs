@@ -274,6 +274,8 @@ words! {
         OtherKey = "other-key",
         /// A frame as it was written, but with content that makes no sense.
         Malformed = "malformed",
+        /// A value of another type than was asked for, or one that its type cannot be made of any more.
+        OtherType = "other-type",
         /// Not even a string in the store: a list, a hash.
         WrongType = "wrong-type",
         /// The `open` function of the seal refused it: written with another key, or tampered with.

@@ -8,6 +8,7 @@
 //!                     | writer, its sequence (8 each) | flags | length and checksum of the body (8 each)
 //!                     | groups | tags | validator | fields
 //! head of a rule:     key | names
+//! head of a value:    as `codec/value.rs` says
 //! ```
 //!
 //! All numbers are little-endian. Names, groups, tags and the validator have their length in front in 2 bytes, the key and
@@ -35,6 +36,10 @@ use crate::{
     status::FrameFault,
 };
 
+mod value;
+
+pub(crate) use self::value::{ValueFrame, ValueHead, encode_value};
+
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
@@ -51,6 +56,7 @@ const HEAD: usize = COVERED + 1 + 4;
 
 const RESPONSE: u8 = 1;
 const RULE: u8 = 2;
+const VALUE: u8 = 3;
 
 const SHAREABLE: u8 = 1;
 const SHAREABLE_WITH_AUTHORIZATION: u8 = 2;
@@ -84,6 +90,7 @@ pub(crate) enum Frame {
     Response(ResponseFrame),
     /// The names of the fields by which the variants of a key are told apart (§4.1).
     Rule(Vec<HeaderName>),
+    Value(ValueFrame),
 }
 
 /// A response, with times of day: the process that reads it has another clock.
@@ -132,7 +139,8 @@ impl Mark {
             return false;
         };
         let mut input = Input(start);
-        let (Ok(VERSION), Ok(checksum), Ok(RESPONSE)) = (input.u8(), input.u64(), input.u8())
+        let (Ok(VERSION), Ok(checksum), Ok(RESPONSE | VALUE)) =
+            (input.u8(), input.u64(), input.u8())
         else {
             return false;
         };
@@ -311,6 +319,7 @@ pub(crate) fn decode(key: &[u8], frame: &Bytes, limit: usize) -> Result<Frame, F
     match kind {
         RESPONSE => head.response(frame, end, checksum).map(Frame::Response),
         RULE if end == frame.len() => head.rule().map(Frame::Rule),
+        VALUE => head.value(frame, end, checksum).map(Frame::Value),
         _ => Err(FrameFault::Malformed),
     }
 }

@@ -213,7 +213,10 @@ impl Cache {
     /// ```
     pub async fn exists(&self, key: impl IntoValueKey) -> Result<bool, ValueError> {
         let key = key.into_value_key()?;
-        Ok(self.is_enabled() && self.fresh_value(&key).is_some())
+        if !self.is_enabled() || self.fresh_value(&key).is_some() {
+            return Ok(self.is_enabled());
+        }
+        Ok(self.may_fetch_value() && self.is_value_elsewhere(&key).await)
     }
 
     /// The values under several keys, in their order.
@@ -252,7 +255,11 @@ impl Cache {
         if !self.is_enabled() {
             return None;
         }
-        let value = self.value_in_memory(key);
+        let mut value = self.value_in_memory(key);
+        if value.is_none() && self.may_fetch_value() {
+            // In a box: a hit in memory is not to carry it.
+            value = Box::pin(self.look_up_value(key)).await;
+        }
         match value {
             Some(_) => self.counters().value_hit(),
             None => self.counters().value_miss(),

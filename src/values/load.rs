@@ -139,7 +139,7 @@ impl Cache {
                         ..asked
                     };
                     let joined =
-                        is_refreshed.then(|| self.join_value(key, terms, Purpose::Fill, 0));
+                        is_refreshed.then(|| self.join_value(key, &terms.tags, Purpose::Fill, 0));
                     return match joined {
                         Some(Joined::Lead(guard)) => {
                             Step::Refresh(value, self.lead_with(key, terms, asked, guard, true))
@@ -147,7 +147,7 @@ impl Cache {
                         _ => Step::Answer(Ok(value)),
                     };
                 }
-                Look::Nothing => self.counters().value_miss(),
+                Look::Nothing => {}
             }
         }
         if Loading::holds(self.id(), &key.key) {
@@ -161,7 +161,7 @@ impl Cache {
         let soft = terms.soft.map(after);
         let mut failures = 0;
         while failures < 2 {
-            match self.join_value(key, terms, purpose, newer_than) {
+            match self.join_value(key, &terms.tags, purpose, newer_than) {
                 Joined::Lead(guard) => {
                     return Step::Lead(self.lead_with(key, terms, asked, guard, true));
                 }
@@ -175,6 +175,7 @@ impl Cache {
                     if let Some(soft) = soft.filter(|soft| *soft < end) {
                         if ended(&ticket, soft).await.is_none() {
                             if let Some(value) = self.standing_in(key) {
+                                self.counters().value_miss();
                                 return Step::Answer(Ok(value));
                             }
                         }
@@ -185,6 +186,7 @@ impl Cache {
                     match ticket.flight().carried() {
                         Some(carried) => match shared(carried) {
                             Some(answer) => {
+                                self.counters().value_miss();
                                 self.counters().value_collapsed();
                                 return Step::Answer(answer.or_else(|error| {
                                     let may_stand_in = !asked.is_forced;
@@ -202,7 +204,10 @@ impl Cache {
             }
         }
         match self.standing_in(key).filter(|_| !asked.is_forced) {
-            Some(value) => Step::Answer(Ok(value)),
+            Some(value) => {
+                self.counters().value_miss();
+                Step::Answer(Ok(value))
+            }
             None => alone(true),
         }
     }
@@ -235,17 +240,14 @@ impl Cache {
         }
     }
 
-    fn join_value<V>(
+    pub(super) fn join_value(
         &self,
         key: &ValueKey,
-        terms: &Terms<V>,
+        tags: &[Box<str>],
         purpose: Purpose,
         newer_than: u64,
     ) -> Joined {
-        let names = Names {
-            groups: &[],
-            tags: &terms.tags,
-        };
+        let names = Names { groups: &[], tags };
         let now = Instant::now().into_std();
         let is_current = |flight: &Flight| {
             let age = now.saturating_duration_since(flight.started());
@@ -391,12 +393,20 @@ impl<V: CachedValue> Lead<V> {
             outer,
         } = self;
         // Between the look-up and the start of this flight another one may have ended.
-        if !asked.is_forced {
-            if let Some(value) = cache.value_in_memory::<V>(&key) {
-                cache.counters().value_collapsed();
+        if !asked.is_forced && cache.is_enabled() {
+            let mut found = cache.value_in_memory::<V>(&key);
+            if found.is_none() && cache.may_fetch_value() {
+                let origin = guard.flight().origin();
+                found = Box::pin(cache.fetch_value(&key, origin)).await;
+                // Nothing was read for it before now: no earlier invalidation concerns what it brings.
+                guard.flight().begin_fill(cache.log().sequence());
+            }
+            if let Some(value) = found {
+                cache.counters().value_hit();
                 guard.bring(Ok(value.clone()));
                 return Ok(value);
             }
+            cache.counters().value_miss();
         }
         cache.counters().value_load();
         let began = cache.now();

@@ -7,6 +7,7 @@
 mod client;
 mod entry;
 mod error;
+mod fetch;
 mod get_or_set;
 mod key;
 mod load;

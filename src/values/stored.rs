@@ -18,6 +18,8 @@ use super::error::ValueError;
 use crate::{
     entry::{Lifetime, Millis, OVERHEAD, Origin, Staleness, Watched},
     invalidation::{Log, Names, Verdict},
+    status::FrameFault,
+    store::remote::ReadValue,
 };
 
 /// What can be kept: anything that serde writes and reads, and threads may share.
@@ -111,6 +113,22 @@ impl StoredValue {
     #[inline]
     pub(crate) fn get<V: CachedValue>(&self) -> Option<Arc<V>> {
         self.value.clone().downcast().ok()
+    }
+
+    /// What a store outside of this process had, where it is a value of this type.
+    pub(crate) fn decode<V: CachedValue>(read: ReadValue) -> Result<Self, FrameFault> {
+        let body = read.frame.body()?;
+        let value: V = serde_json::from_slice(body).map_err(|_| FrameFault::OtherType)?;
+        let length = body.len() as u64;
+        let life = Life {
+            lifetime: read.lifetime,
+            staleness: read.frame.staleness,
+            tags: read.frame.tags.clone(),
+        };
+        let mut watched = Watched::new(read.origin);
+        watched.frame = Some(read.frame.mark());
+        watched.answer_until(read.memory_until);
+        Ok(Self::new(Arc::new(value), length, life, watched))
     }
 
     pub(crate) fn verdict(&self, log: &Log) -> Verdict {

@@ -5,6 +5,9 @@ mod support;
 
 mod bad_input;
 mod client;
+mod elsewhere;
 mod functions;
 mod loads;
+#[cfg(feature = "redis")]
+mod redis;
 mod stale;

@@ -64,10 +64,20 @@ fn rule(random: &mut Random) -> Vec<HeaderName> {
     (0..=random.below(5)).map(|_| name(random)).collect()
 }
 
-/// A frame for `key`, now and then a rule.
+/// A frame for `key`, now and then a rule or a value.
 fn frame(random: &mut Random, key: &[u8]) -> Vec<u8> {
-    if random.below(6) == 0 {
-        return encode_rule(key, &rule(random)).to_vec();
+    match random.below(6) {
+        0 => return encode_rule(key, &rule(random)).to_vec(),
+        1 => {
+            let tags: Vec<Box<str>> = (0..random.below(3))
+                .map(|number| format!("tag:{number}").into())
+                .collect();
+            let named = (number(random), number(random));
+            let body = bytes(random, 40);
+            let made = number(random) % MAX_TIME;
+            return encode_value(key, &value_head(&tags), made, named, &body).to_vec();
+        }
+        _ => {}
     }
     let (head, body) = response(random);
     let named = (number(random), number(random));

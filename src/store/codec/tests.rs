@@ -21,6 +21,26 @@ pub(super) fn served(key: &[u8], frame: &[u8]) -> Result<(), FrameFault> {
     match read(key, frame)? {
         Frame::Response(response) => response.copy_body().map(drop),
         Frame::Rule(_) => Ok(()),
+        Frame::Value(value) => value.body().map(drop),
+    }
+}
+
+/// The head of a value with all there is.
+pub(super) fn value_head(tags: &[Box<str>]) -> ValueHead<'_> {
+    ValueHead {
+        of_type: 0x0a0b_0c0d_0e0f_1011,
+        lifetime: Lifetime {
+            response_time: 5,
+            initial_age: 0,
+            freshness: 60_000,
+            kept: 86_400_000,
+        },
+        staleness: Staleness {
+            while_revalidate: 30_000,
+            if_error: 86_400_000,
+            allowed: false,
+        },
+        tags,
     }
 }
 
@@ -96,11 +116,37 @@ fn what_is_written_is_what_is_read() {
 }
 
 #[test]
+fn a_value_that_is_written_is_what_is_read() {
+    let tags = ["users".into(), "user:1".into()];
+    let head = value_head(&tags);
+    let frame = encode_value(b"key", &head, 1_000, (3, 4), b"[1,2]");
+    let Ok(Frame::Value(value)) = read(b"key", &frame) else {
+        panic!("not read");
+    };
+    assert_eq!(value.of_type, head.of_type);
+    assert_eq!((value.made, value.freshness), (1_000, 60_000));
+    assert_eq!(value.staleness, head.staleness);
+    assert_eq!((value.writer, value.sequence), (3, 4));
+    assert_eq!(*value.tags, tags);
+    assert_eq!(value.body(), Ok(&b"[1,2]"[..]));
+    assert!(value.mark().is_of(b"key", &frame));
+    assert!(!value.mark().is_of(b"other", &frame));
+    assert_eq!(read(b"other", &frame), Err(FrameFault::OtherKey));
+}
+
+#[test]
 fn every_cut_and_every_flipped_bit_is_refused() {
     let head = sample();
     let frames = [
         encode_response(b"key", &head, 1_000, (3, 4), b"some body"),
         encode_rule(b"key", &[HeaderName::from_static("accept")]),
+        encode_value(
+            b"key",
+            &value_head(&["tag".into()]),
+            1_000,
+            (3, 4),
+            b"[1,2]",
+        ),
     ];
     for frame in frames {
         assert_eq!(served(b"key", &frame), Ok(()));
