@@ -5,15 +5,19 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 
 use crate::{
-    cache::Cache,
+    cache::{Cache, ValueSettings},
     clock::{Clock, SystemClock},
+    entry::millis,
     error::BuildError,
     store::{Store, coherence::Channel, memory::Memory, remote::RemoteSettings, seal::Seal},
+    values::checked_ttl,
 };
 
 const DEFAULT_MEMORY: u64 = 64 << 20;
 const LEAST_MEMORY: u64 = 64 << 10;
 const MOST_MEMORY: u64 = 1 << 46;
+const VALUE_TTL: Duration = Duration::from_secs(3600);
+const MAX_VALUE: u64 = 1 << 20;
 
 impl Cache {
     /// A cache of 64 MiB in this process.
@@ -59,6 +63,8 @@ pub struct CacheBuilder {
     seal: Option<Seal>,
     memory_ttl: Option<Duration>,
     channel: Option<Arc<dyn Channel>>,
+    value_ttl: Duration,
+    max_value: u64,
     #[cfg(feature = "redis")]
     pub(crate) redis: Option<crate::redis::Redis>,
     #[cfg(feature = "test-util")]
@@ -88,6 +94,8 @@ impl Default for CacheBuilder {
             seal: None,
             memory_ttl: None,
             channel: None,
+            value_ttl: VALUE_TTL,
+            max_value: MAX_VALUE,
             #[cfg(feature = "redis")]
             redis: None,
             #[cfg(feature = "test-util")]
@@ -145,6 +153,23 @@ impl CacheBuilder {
     /// reached, memory answers to the end of its life.
     pub fn memory_ttl(mut self, ttl: Duration) -> Self {
         self.memory_ttl = Some(ttl);
+        self
+    }
+
+    /// For how long values are fresh where [`Cache::set`] or an option says nothing else. Default: an hour.
+    /// At least a millisecond, at most a hundred years.
+    pub fn value_ttl(mut self, ttl: Duration) -> Self {
+        self.value_ttl = ttl;
+        self
+    }
+
+    /// The longest value that is kept, in bytes of its encoding. Default: 1 MiB; never more than one part of
+    /// the memory holds.
+    ///
+    /// [`Cache::set`] of a longer one is an error. What a load brings is returned and not kept, and counted as
+    /// [`Reason::BodyTooLarge`](crate::Reason::BodyTooLarge).
+    pub fn max_value_size(mut self, bytes: u64) -> Self {
+        self.max_value = bytes;
         self
     }
 
@@ -231,6 +256,7 @@ impl CacheBuilder {
                 return Err(BuildError::version(version));
             }
         }
+        checked_ttl(self.value_ttl).map_err(|error| BuildError::value_ttl(&error))?;
         Ok(self.with_store()?.assemble())
     }
 
@@ -260,11 +286,16 @@ impl CacheBuilder {
             version,
             memory_ttl,
         });
+        let values = ValueSettings {
+            ttl: millis(self.value_ttl),
+            limit: self.max_value,
+        };
         Cache::new(
             Memory::new(self.memory),
             self.memory / 4,
             remote,
             self.clock,
+            values,
         )
     }
 }

@@ -16,7 +16,7 @@ use tokio::{sync::Notify, task::JoinHandle};
 use crate::{
     budget::{Budget, Reservation},
     clock::Clock,
-    entry::{Entry, Millis, millis},
+    entry::{Entry, Millis, Watched, millis},
     error::StoreError,
     flight::Table,
     health::Health,
@@ -24,6 +24,7 @@ use crate::{
     invalidation::{Log, Sequence},
     key::Key,
     marks::{Mark, Marks},
+    pattern::Pattern,
     policy::VaryRule,
     routes::Routes,
     searches::Searches,
@@ -34,7 +35,9 @@ use crate::{
         memory::Memory,
         remote::{Remote, RemoteSettings},
     },
+    target::Space,
     timer::{after, pause, unless, until, within},
+    values::{StoredValue, ValueKey},
 };
 
 /// Fills that go on without their starter, and other work that nobody waits for.
@@ -45,6 +48,8 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 const DROPPED_WITHIN: Duration = Duration::from_millis(100);
 /// How often hits look whether a remote store that cannot be asked can be again, in milliseconds.
 const LOOK_AT_LINK: Millis = 100;
+/// What a value weighs besides itself, at the most: key, tags, overhead.
+const LONGEST_REST: u64 = 24 << 10;
 /// What of that writes to the remote store have in any case.
 const LEAST_FLUSH: Duration = Duration::from_millis(500);
 
@@ -87,6 +92,7 @@ struct Core {
     counters: Counters,
     budget: Arc<Budget>,
     clock: Arc<dyn Clock>,
+    values: ValueSettings,
     is_enabled: AtomicBool,
     fills: AtomicU64,
     sweeper: Mutex<Option<JoinHandle<()>>>,
@@ -153,6 +159,7 @@ impl Cache {
         room: u64,
         remote: Option<RemoteSettings>,
         clock: Arc<dyn Clock>,
+        values: ValueSettings,
     ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let log = Arc::new(Log::default());
@@ -170,6 +177,7 @@ impl Cache {
                 counters: Counters::default(),
                 budget: Budget::new(room),
                 clock,
+                values,
                 is_enabled: AtomicBool::new(true),
                 fills: AtomicU64::new(0),
                 sweeper: Mutex::default(),
@@ -221,24 +229,20 @@ impl Cache {
     /// ```
     pub fn invalidate(&self, selector: impl Into<Selector>) -> Invalidated {
         let selector = selector.into();
-        let remote = self.remote();
-        let (sequence, others) = match (remote.and_then(Remote::coherence), remote) {
-            (Some(coherence), _) => {
-                let sequence = coherence.invalidate(&selector);
-                (sequence, Others::Told(coherence.clone()))
-            }
-            (None, remote) => {
-                let others = remote.map_or(Others::Nobody, |_| Others::Untold);
-                (self.core.log.add(&selector, self.now()), others)
-            }
-        };
+        let done = self.record(&selector);
         // What became stale may still be served: it stays where it is.
         if let (Some(remote), Kind::Resource(resource), false) =
             (self.remote(), &selector.kind, selector.is_soft)
         {
             remote.delete(resource, |key| self.core.memory.variants(key));
         }
-        Invalidated::new(sequence, others)
+        if let (Kind::Pattern(Space::Value, Pattern::Exact(text)), false) =
+            (&selector.kind, selector.is_soft)
+        {
+            let name = text.split_once(':').map_or(&**text, |(name, _)| name);
+            self.forget_value(&Key::of_value(text), name);
+        }
+        done
     }
 
     /// Up to which invalidation this node knows them.
@@ -345,7 +349,65 @@ impl Cache {
         }
     }
 
-    // ---- for the layers ----
+    // ---- for the layers and the values ----
+
+    /// Adds a record to the log, and no more.
+    pub(crate) fn record(&self, selector: &Selector) -> Invalidated {
+        let remote = self.remote();
+        if let Some(coherence) = remote.and_then(Remote::coherence) {
+            let sequence = coherence.invalidate(selector);
+            return Invalidated::new(sequence, Others::Told(coherence.clone()));
+        }
+        let others = remote.map_or(Others::Nobody, |_| Others::Untold);
+        Invalidated::new(self.core.log.add(selector, self.now()), others)
+    }
+
+    pub(crate) fn value_settings(&self) -> &ValueSettings {
+        &self.core.values
+    }
+
+    /// The longest value that is kept, encoded.
+    pub(crate) fn longest_value(&self) -> u64 {
+        // With its key and the rest of its weight.
+        let room = self.core.memory.heaviest().saturating_sub(LONGEST_REST);
+        self.core.values.limit.min(room)
+    }
+
+    /// Keeps a value in memory, and in the remote store if there is one.
+    pub(crate) fn keep_value(&self, key: &ValueKey, value: Arc<StoredValue>) {
+        if !self.is_enabled() {
+            return;
+        }
+        if let Err(reason) = self.promote_value(key, value.clone()) {
+            return self.core.counters.refusal(reason);
+        }
+        if let Some(remote) = self.remote() {
+            remote.put_value(key.name(), &key.key, value);
+        }
+    }
+
+    /// Puts a value into memory.
+    pub(crate) fn promote_value(
+        &self,
+        key: &ValueKey,
+        value: Arc<StoredValue>,
+    ) -> Result<(), Reason> {
+        let now = self.now();
+        if let Some(remote) = self.remote().filter(|remote| remote.coherence().is_some()) {
+            value.answer_until(remote.memory_until(now));
+        }
+        self.core.memory.put_value(&key.key, value, now)?;
+        self.start_sweeper();
+        Ok(())
+    }
+
+    /// Takes a value out of memory, and out of the remote store.
+    pub(crate) fn forget_value(&self, key: &Key, name: &str) {
+        self.core.memory.remove_value(key);
+        if let Some(remote) = self.remote() {
+            remote.delete_at(name, std::slice::from_ref(key));
+        }
+    }
 
     pub(crate) fn id(&self) -> u64 {
         self.core.id
@@ -408,7 +470,7 @@ impl Cache {
 
     /// What memory may do with an entry that is fresh and was not invalidated.
     #[inline]
-    pub(crate) fn standing(&self, entry: &Entry, now: Millis) -> Standing {
+    pub(crate) fn standing(&self, entry: &Watched, now: Millis) -> Standing {
         if !entry.is_due(now) {
             return Standing::Good;
         }
@@ -416,7 +478,7 @@ impl Cache {
     }
 
     #[cold]
-    fn standing_of_due(&self, entry: &Entry, now: Millis) -> Standing {
+    fn standing_of_due(&self, entry: &Watched, now: Millis) -> Standing {
         if entry.is_gone() {
             return Standing::Gone;
         }
@@ -577,18 +639,20 @@ impl Cache {
 
     /// Runs work that nobody waits for; beyond the bound it is dropped.
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return;
-        };
-        if self.core.background.is_closed.load(Ordering::Acquire) {
-            return;
+        if let Some(detached) = self.detached() {
+            detached.spawn(work);
         }
-        let Some(place) = self.background_place() else {
-            return;
-        };
-        runtime.spawn(async move {
-            unless(place.0.over(), work).await;
-        });
+    }
+
+    /// Where work can go on without whoever started it; nowhere beyond the bound, or once the cache is
+    /// closed.
+    pub(crate) fn detached(&self) -> Option<Detached> {
+        let runtime = tokio::runtime::Handle::try_current().ok()?;
+        if self.is_closed() {
+            return None;
+        }
+        let place = self.background_place()?;
+        Some(Detached { runtime, place })
     }
 
     /// Starts what gives expired bytes back, unless it runs; it ends when nothing is left to
@@ -609,6 +673,15 @@ impl Cache {
             *sweeper = Some(runtime.spawn(sweep(Arc::downgrade(&self.core))));
         }
     }
+}
+
+/// What holds for all values of a cache.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ValueSettings {
+    /// Where nobody says another.
+    pub(crate) ttl: Millis,
+    /// The longest one, encoded, in bytes.
+    pub(crate) limit: u64,
 }
 
 /// What memory may do with a usable entry, where there is a remote store, too.
@@ -642,6 +715,24 @@ impl Placement {
     /// nothing about the others.
     pub(crate) fn lasting_mark(&self) -> Option<u64> {
         (!self.is_personal).then_some(self.mark)
+    }
+}
+
+/// A place for work that goes on by itself.
+pub(crate) struct Detached {
+    runtime: tokio::runtime::Handle,
+    place: Place,
+}
+
+impl Detached {
+    /// Runs it; its output, unless the cache is closed and does not wait for it any longer.
+    pub(crate) fn spawn<T: Send + 'static>(
+        self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<Option<T>> {
+        let place = self.place;
+        self.runtime
+            .spawn(async move { unless(place.0.over(), work).await })
     }
 }
 

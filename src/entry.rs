@@ -1,7 +1,10 @@
 //! What the store holds: a response with everything that decides over its reuse, digested when
 //! it was stored, so that a hit parses nothing.
 
-use std::time::Duration;
+use std::{
+    ops::{Deref, DerefMut},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, Version};
@@ -83,6 +86,15 @@ impl Lifetime {
             initial_age: self.initial_age + older,
             kept: self.kept.saturating_add(self.freshness - freshness + older),
             ..self
+        }
+    }
+
+    /// What is left of it by what the log says; nothing of what is not usable.
+    pub(crate) fn under(self, verdict: Verdict) -> Option<Self> {
+        match verdict {
+            Verdict::Usable => Some(self),
+            Verdict::Stale(at) => Some(self.stale_since(at)),
+            Verdict::Unusable => None,
         }
     }
 
@@ -187,17 +199,16 @@ const NOT_YET: u64 = u64::MAX;
 /// No time at which something became stale.
 const NEVER: Millis = Millis::MAX;
 
-/// A complete response in the memory tier.
+/// What becomes of something stored, whatever it is: where it comes from, what the log has been asked about
+/// it, and what the remote store has said of it.
 #[derive(Debug)]
-pub(crate) struct Entry {
-    pub(crate) head: Arc<StoredHead>,
-    pub(crate) body: Bytes,
+pub(crate) struct Watched {
     pub(crate) origin: Origin,
     /// The frame that it was read from, if it was.
     pub(crate) frame: Option<Mark>,
-    /// What the head has allocated; an entry is weighed more than once.
-    fields: usize,
-    /// The generation of the log at which the entry was found usable.
+    /// The record of its own key with which it was set: other nodes have to know that first.
+    pub(crate) record: Option<u64>,
+    /// The generation of the log at which it was found usable.
     checked: AtomicU64,
     /// Since when a soft invalidation has made it stale; [`NEVER`] where none has.
     stale_since: AtomicU64,
@@ -212,14 +223,37 @@ pub(crate) struct Entry {
     ahead_from: AtomicU64,
 }
 
-impl Entry {
-    pub(crate) fn new(head: Arc<StoredHead>, body: Bytes, origin: Origin) -> Self {
+/// A complete response in the memory tier.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) head: Arc<StoredHead>,
+    pub(crate) body: Bytes,
+    /// What the head has allocated; an entry is weighed more than once.
+    fields: usize,
+    watched: Watched,
+}
+
+impl Deref for Entry {
+    type Target = Watched;
+
+    #[inline]
+    fn deref(&self) -> &Watched {
+        &self.watched
+    }
+}
+
+impl DerefMut for Entry {
+    fn deref_mut(&mut self) -> &mut Watched {
+        &mut self.watched
+    }
+}
+
+impl Watched {
+    pub(crate) fn new(origin: Origin) -> Self {
         Self {
-            fields: head.heap_size(),
-            head,
-            body,
             origin,
             frame: None,
+            record: None,
             checked: AtomicU64::new(NOT_YET),
             stale_since: AtomicU64::new(NEVER),
             memory_until: AtomicU64::new(Millis::MAX),
@@ -227,11 +261,6 @@ impl Entry {
             cost: 0,
             ahead_from: AtomicU64::new(0),
         }
-    }
-
-    /// The same, where its fill took so long.
-    pub(crate) fn with_cost(self, cost: Millis) -> Self {
-        Self { cost, ..self }
     }
 
     /// Whether it may be refreshed ahead of its end; if so, nobody else tries for a second.
@@ -295,8 +324,8 @@ impl Entry {
         self.checked.load(Ordering::Relaxed) == log.generation()
     }
 
-    /// What the log says of it.
-    pub(crate) fn verdict(&self, log: &Log) -> Verdict {
+    /// What the log says of it, with these names.
+    pub(crate) fn judged(&self, log: &Log, names: Names<'_>) -> Verdict {
         let generation = log.generation();
         let checked = self.checked.load(Ordering::Relaxed);
         if checked == generation {
@@ -306,7 +335,7 @@ impl Entry {
         let Origin {
             sequence, subject, ..
         } = &self.origin;
-        let verdict = log.judge_again(*sequence, subject, self.head.names(), since);
+        let verdict = log.judge_again(*sequence, subject, names, since);
         match verdict {
             // Loaded before the records were read: should one have come in between, the
             // generation differs and the next request looks again.
@@ -319,14 +348,32 @@ impl Entry {
         }
         verdict
     }
+}
+
+impl Entry {
+    pub(crate) fn new(head: Arc<StoredHead>, body: Bytes, origin: Origin) -> Self {
+        Self {
+            fields: head.heap_size(),
+            head,
+            body,
+            watched: Watched::new(origin),
+        }
+    }
+
+    /// The same, where its fill took so long.
+    pub(crate) fn with_cost(mut self, cost: Millis) -> Self {
+        self.cost = cost;
+        self
+    }
+
+    /// What the log says of it.
+    pub(crate) fn verdict(&self, log: &Log) -> Verdict {
+        self.judged(log, self.head.names())
+    }
 
     /// How long it is fresh, whatever has been invalidated softly; nothing where it is not usable.
     pub(crate) fn lifetime(&self, log: &Log) -> Option<Lifetime> {
-        match self.verdict(log) {
-            Verdict::Usable => Some(self.head.lifetime),
-            Verdict::Stale(at) => Some(self.head.lifetime.stale_since(at)),
-            Verdict::Unusable => None,
-        }
+        self.head.lifetime.under(self.verdict(log))
     }
 
     /// Whether it would be fresh, were it asked for now.

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::values::ValueError;
+
 /// A setting of [`CacheBuilder`](crate::CacheBuilder) that makes no sense.
 ///
 /// Its message is one sentence that says what to change.
@@ -26,6 +28,10 @@ impl BuildError {
         Self(format!(
             "a memory of {bytes} bytes is more than any machine has; give at most {most}"
         ))
+    }
+
+    pub(crate) fn value_ttl(why: &ValueError) -> Self {
+        Self(format!("value_ttl: {why}"))
     }
 
     pub(crate) fn version(version: &str) -> Self {

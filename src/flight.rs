@@ -122,7 +122,12 @@ struct State {
     waiting: usize,
     /// To be woken when nobody waits any more.
     abandoned: Option<Waker>,
+    carried: Option<Carried>,
 }
+
+/// What a flight brings that is no response: a value or an error, each of a type that its readers know.
+pub(crate) type Carried = Result<Anything, Anything>;
+type Anything = std::sync::Arc<dyn std::any::Any + Send + Sync>;
 
 /// A fill under way.
 pub(crate) struct Flight {
@@ -179,6 +184,7 @@ impl Flight {
                 free: Vec::new(),
                 waiting: 0,
                 abandoned: None,
+                carried: None,
             }),
         })
     }
@@ -210,6 +216,11 @@ impl Flight {
             Phase::Body(shared) | Phase::Complete(shared, _) => Some(shared.head.clone()),
             Phase::Head | Phase::Ended(_) => None,
         }
+    }
+
+    /// What it has brought, if that is no response.
+    pub(crate) fn carried(&self) -> Option<Carried> {
+        self.state().carried.clone()
     }
 
     /// When it started.
@@ -468,6 +479,12 @@ impl Guard {
             state.frames.extend(last);
             state.phase = Phase::Complete(shared, entry);
         });
+    }
+
+    /// What was to be brought, where that is no response; if it was to be stored, it is.
+    pub(crate) fn bring(self, carried: Carried) {
+        self.flight.state().carried = Some(carried);
+        self.end(Ending::Look, Vec::new());
     }
 
     /// Nothing to share; in the middle of a body, `last` still belongs to what was read.

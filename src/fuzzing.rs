@@ -35,6 +35,7 @@ impl Decoded {
         match &self.0 {
             Frame::Response(response) => response.copy_body(),
             Frame::Rule(_) => Ok(Bytes::new()),
+            Frame::Value(value) => value.body().map(Bytes::copy_from_slice),
         }
     }
 }

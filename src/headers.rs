@@ -16,11 +16,11 @@ use twox_hash::XxHash3_64;
 
 use crate::{
     entry::StoredHead,
-    status::{Forward, Reason},
-    values::{
+    field_values::{
         DATE_LENGTH, NAME, age_value, collapsed_value, date_value, hit_value, interned,
         refused_value, stored_value, write_date,
     },
+    status::{Forward, Reason},
 };
 
 /// `X-Cache`, which every operator knows.

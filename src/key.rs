@@ -49,10 +49,11 @@ pub(crate) enum Part {
     Depth = 14,
     Content = 15,
     Search = 16,
+    Value = 17,
 }
 
 impl Part {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::Fingerprint,
         Self::Scheme,
         Self::Authority,
@@ -69,6 +70,7 @@ impl Part {
         Self::Depth,
         Self::Content,
         Self::Search,
+        Self::Value,
     ];
 }
 
@@ -301,6 +303,23 @@ impl Key {
         };
         written.to_key()
     }
+}
+
+impl Key {
+    /// The key of a value, by its text.
+    pub(crate) fn of_value(text: &str) -> Self {
+        let mut out = KeyBytes::default();
+        write_part(&mut out, Part::Value, text.as_bytes());
+        Self {
+            hash: hash(&out),
+            bytes: (&*out).into(),
+        }
+    }
+}
+
+/// Whether it is that of a value.
+pub(crate) fn is_of_value(key: &[u8]) -> bool {
+    key.first() == Some(&(Part::Value as u8))
 }
 
 /// The parts that were written into a key.

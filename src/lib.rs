@@ -73,6 +73,7 @@ mod content;
 mod cores;
 mod entry;
 mod error;
+mod field_values;
 mod fill;
 mod flight;
 mod future;
@@ -148,13 +149,18 @@ pub use settings::{CacheableMethod, HonoredDirectives, Overflow};
 pub use stats::Stats;
 pub use status::{Forward, FrameFault, Reason};
 pub use store::{
-    Link, Store, StoreFuture, StoreKey, Stored, breaker::BreakerState, counters::RemoteStats,
+    Link, Store, StoreFuture, StoreKey, StoreKind, Stored, breaker::BreakerState,
+    counters::RemoteStats,
 };
 #[cfg(feature = "test-util")]
 pub use test_util::Asked;
 #[cfg(feature = "test-util")]
 #[doc(hidden)]
 pub use test_util::x_cache_of;
+
+pub use values::{
+    CachedFn, CachedValue, IntoValueKey, LoadError, SetValue, ValueEntry, ValueError, ValueKey,
+};
 
 #[cfg(all(doctest, feature = "test-util", feature = "axum"))]
 #[doc = include_str!("../README.md")]

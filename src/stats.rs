@@ -25,6 +25,10 @@ pub(crate) struct Counters {
     failed_fills: AtomicU64,
     validated: AtomicU64,
     turned_away: AtomicU64,
+    value_hits: Line,
+    value_misses: Line,
+    value_loads: AtomicU64,
+    value_collapsed: AtomicU64,
     bypasses: [AtomicU64; REASONS],
     refusals: [AtomicU64; REASONS],
 }
@@ -41,6 +45,10 @@ impl Default for Counters {
             failed_fills: AtomicU64::default(),
             validated: AtomicU64::default(),
             turned_away: AtomicU64::default(),
+            value_hits: Line::default(),
+            value_misses: Line::default(),
+            value_loads: AtomicU64::default(),
+            value_collapsed: AtomicU64::default(),
             bypasses: array::from_fn(|_| AtomicU64::default()),
             refusals: array::from_fn(|_| AtomicU64::default()),
         }
@@ -81,6 +89,19 @@ impl Counters {
         raise(&self.failed_fills);
     }
     #[inline]
+    pub(crate) fn value_hit(&self) {
+        raise(&self.value_hits.0);
+    }
+    pub(crate) fn value_miss(&self) {
+        raise(&self.value_misses.0);
+    }
+    pub(crate) fn value_load(&self) {
+        raise(&self.value_loads);
+    }
+    pub(crate) fn value_collapsed(&self) {
+        raise(&self.value_collapsed);
+    }
+    #[inline]
     pub(crate) fn bypass(&self, reason: Reason) {
         raise(&self.bypasses[reason as usize]);
     }
@@ -100,6 +121,10 @@ impl Counters {
             failed_fills: load(&self.failed_fills),
             validated: load(&self.validated),
             turned_away: load(&self.turned_away),
+            value_hits: load(&self.value_hits.0),
+            value_misses: load(&self.value_misses.0),
+            value_loads: load(&self.value_loads),
+            value_collapsed: load(&self.value_collapsed),
             bypasses: array::from_fn(|i| load(&self.bypasses[i])),
             refusals: array::from_fn(|i| load(&self.refusals[i])),
             gauges,
@@ -149,6 +174,10 @@ pub struct Stats {
     failed_fills: u64,
     validated: u64,
     turned_away: u64,
+    value_hits: u64,
+    value_misses: u64,
+    value_loads: u64,
+    value_collapsed: u64,
     bypasses: [u64; REASONS],
     refusals: [u64; REASONS],
     gauges: Gauges,
@@ -211,6 +240,30 @@ impl Stats {
     #[must_use]
     pub fn turned_away(&self) -> u64 {
         self.turned_away
+    }
+
+    /// Values that were found, stale ones that stood in included.
+    #[must_use]
+    pub fn value_hits(&self) -> u64 {
+        self.value_hits
+    }
+
+    /// Values that were asked for and not found; each waited for a load, where there was one.
+    #[must_use]
+    pub fn value_misses(&self) -> u64 {
+        self.value_misses
+    }
+
+    /// Loads of values, those in the background included.
+    #[must_use]
+    pub fn value_loads(&self) -> u64 {
+        self.value_loads
+    }
+
+    /// Those of the [`value_misses`](Self::value_misses) that were answered by somebody else's load.
+    #[must_use]
+    pub fn value_collapsed(&self) -> u64 {
+        self.value_collapsed
     }
 
     /// Requests that were not looked up for this reason, or were and then passed on for it.
@@ -356,6 +409,13 @@ impl fmt::Display for Stats {
         if self.turned_away > 0 {
             write!(f, " turned_away={}", self.turned_away)?;
         }
+        if self.value_hits + self.value_misses + self.value_loads > 0 {
+            write!(
+                f,
+                " value_hits={} value_misses={} value_loads={} value_collapsed={}",
+                self.value_hits, self.value_misses, self.value_loads, self.value_collapsed,
+            )?;
+        }
         if *remote != RemoteStats::default() {
             write!(f, "{remote}")?;
         }
@@ -389,6 +449,10 @@ mod tests {
         counters.refusal(Reason::SetCookie);
         counters.refusal(Reason::SetCookie);
         counters.turned_away();
+        counters.value_hit();
+        counters.value_hit();
+        counters.value_miss();
+        counters.value_load();
         let stats = counters.read(Gauges::default());
         assert_eq!((stats.hits(), stats.misses()), (2, 1));
         assert_eq!(stats.bypasses(Reason::Cookie), 1);
@@ -398,6 +462,11 @@ mod tests {
         let line = stats.to_string();
         assert!(line.contains("hits=2 stale=0 misses=1"), "{line}");
         assert!(line.contains(" turned_away=1 "), "{line}");
+        assert_eq!((stats.value_hits(), stats.value_misses()), (2, 1));
+        assert!(
+            line.contains(" value_hits=2 value_misses=1 value_loads=1 value_collapsed=0 "),
+            "{line}"
+        );
         assert!(
             line.contains("bypass.cookie=1 refused.set-cookie=2"),
             "{line}"

@@ -220,6 +220,8 @@ reasons! {
     Superseded = "superseded",
     /// The inner service failed, panicked, or was dropped.
     InnerError = "inner-error",
+    /// A value that was loaded cannot be serialized.
+    NotSerializable = "not-serializable",
 }
 
 impl Reason {
@@ -272,6 +274,8 @@ words! {
         OtherKey = "other-key",
         /// A frame as it was written, but with content that makes no sense.
         Malformed = "malformed",
+        /// A value of another type than was asked for, or one that its type cannot be made of any more.
+        OtherType = "other-type",
         /// Not even a string in the store: a list, a hash.
         WrongType = "wrong-type",
         /// The `open` function of the seal refused it: written with another key, or tampered with.

@@ -90,6 +90,18 @@ impl Subject {
     }
 }
 
+impl Subject {
+    /// A value, by the text of its key.
+    pub(crate) fn value(text: &str) -> Self {
+        Self {
+            target: Target::named(Space::Value, text),
+            origin: 0,
+            space: Space::Value,
+            name: text.into(),
+        }
+    }
+}
+
 impl Target {
     /// Everything with this name, whatever else is in its key.
     pub(crate) fn named(space: Space, name: &str) -> Self {

@@ -20,6 +20,7 @@ use crate::{
     body::ResponseBody,
     cache::{Cache, Placement},
     entry::{Entry, Origin, StoredHead},
+    field_values::age_value,
     flight::{Ending, Guard, Shared},
     future::Leave,
     headers::{Forwarded, say_forwarded, say_hit, say_standing_in, without_own},
@@ -33,7 +34,6 @@ use crate::{
     status::Reason,
     store::codec::MAX_TEXT,
     timer::{after, until},
-    values::age_value,
 };
 
 /// How long the validator of a layer may take before it has said nothing.

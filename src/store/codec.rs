@@ -8,6 +8,7 @@
 //!                     | writer, its sequence, that of all nodes (8 each) | flags | length and checksum of the body (8 each)
 //!                     | groups | tags | validator | fields
 //! head of a rule:     key | names
+//! head of a value:    as `codec/value.rs` says
 //! ```
 //!
 //! All numbers are little-endian. Names, groups, tags and the validator have their length in front in 2 bytes, the key and
@@ -36,6 +37,10 @@ use crate::{
     status::FrameFault,
 };
 
+mod value;
+
+pub(crate) use self::value::{ValueFrame, ValueHead, encode_value};
+
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
@@ -52,6 +57,7 @@ const HEAD: usize = COVERED + 1 + 4;
 
 const RESPONSE: u8 = 1;
 const RULE: u8 = 2;
+const VALUE: u8 = 3;
 
 const SHAREABLE: u8 = 1;
 const SHAREABLE_WITH_AUTHORIZATION: u8 = 2;
@@ -85,6 +91,7 @@ pub(crate) enum Frame {
     Response(ResponseFrame),
     /// The names of the fields by which the variants of a key are told apart (§4.1).
     Rule(Vec<HeaderName>),
+    Value(ValueFrame),
 }
 
 /// A response, with times of day: the process that reads it has another clock.
@@ -133,7 +140,8 @@ impl Mark {
             return false;
         };
         let mut input = Input(start);
-        let (Ok(VERSION), Ok(checksum), Ok(RESPONSE)) = (input.u8(), input.u64(), input.u8())
+        let (Ok(VERSION), Ok(checksum), Ok(RESPONSE | VALUE)) =
+            (input.u8(), input.u64(), input.u8())
         else {
             return false;
         };
@@ -220,8 +228,7 @@ pub(crate) fn encode_response(
         out.put_u64_le(time.min(MAX_TIME));
     }
     out.put_u64_le(writer);
-    out.put_u64_le(sequence.local);
-    out.put_u64_le(sequence.shared);
+    put_sequence(&mut out, sequence);
     let flag = |is_set, flag| if is_set { flag } else { 0 };
     let with_authorization = flag(
         head.shareable_with_authorization,
@@ -313,6 +320,7 @@ pub(crate) fn decode(key: &[u8], frame: &Bytes, limit: usize) -> Result<Frame, F
     match kind {
         RESPONSE => head.response(frame, end, checksum).map(Frame::Response),
         RULE if end == frame.len() => head.rule().map(Frame::Rule),
+        VALUE => head.value(frame, end, checksum).map(Frame::Value),
         _ => Err(FrameFault::Malformed),
     }
 }
@@ -345,6 +353,11 @@ pub(crate) fn make_right(frame: &mut [u8]) {
         let checksum = XxHash3_64::oneshot(covered);
         frame[CHECKSUM..COVERED].copy_from_slice(&checksum.to_le_bytes());
     }
+}
+
+fn put_sequence(out: &mut BytesMut, sequence: Sequence) {
+    out.put_u64_le(sequence.local);
+    out.put_u64_le(sequence.shared);
 }
 
 fn put_short(out: &mut BytesMut, bytes: &[u8]) {
@@ -397,6 +410,13 @@ impl<'i> Input<'i> {
 
     fn u64(&mut self) -> Read<u64> {
         self.array().map(u64::from_le_bytes)
+    }
+
+    fn sequence(&mut self) -> Read<Sequence> {
+        Ok(Sequence {
+            local: self.u64()?,
+            shared: self.u64()?,
+        })
     }
 
     fn time(&mut self) -> Read<Millis> {
@@ -481,11 +501,7 @@ impl<'i> Input<'i> {
         let [response_time, initial_age, freshness] = [self.time()?, self.time()?, self.time()?];
         let [kept, while_revalidate, if_error] = [self.time()?, self.time()?, self.time()?];
         let ttl = self.time()?;
-        let writer = self.u64()?;
-        let sequence = Sequence {
-            local: self.u64()?,
-            shared: self.u64()?,
-        };
+        let (writer, sequence) = (self.u64()?, self.sequence()?);
         let flags = self.u8()?;
         // One that is not known may forbid what is done here.
         sense(flags & !FLAGS == 0)?;

@@ -58,6 +58,8 @@ const MAX_TOGETHER: usize = 256;
 const MAX_BYTES_TOGETHER: usize = 64 << 10;
 /// So many wait to be told; then one takes their place that selects everything.
 const MAX_WAITING: usize = 100_000;
+/// So many shared numbers of what was told are remembered.
+const MAX_NUMBERS: usize = 1_024;
 /// So many that were told are remembered.
 const MAX_TOLD: usize = 10_000;
 
@@ -169,6 +171,8 @@ struct Own {
     /// With their numbers in the order of this node, which is theirs here.
     waiting: VecDeque<(u64, Selector)>,
     told: VecDeque<(Instant, Selector)>,
+    /// Up to which number here what was told has which shared one, latest last.
+    numbers: VecDeque<(u64, u64)>,
     is_sending: bool,
     why: Option<StoreError>,
 }
@@ -311,6 +315,27 @@ impl Coherence {
         until(end, told).await.unwrap_or_else(|| Err(late()))
     }
 
+    /// The shared number of a record of this node, as soon as it has one.
+    pub(crate) async fn number_of(&self, sequence: u64) -> u64 {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            {
+                let own = self.own();
+                let at = own.numbers.partition_point(|(last, _)| *last < sequence);
+                // Of one that is forgotten, too low a number: then it looks older than it is.
+                if let Some((_, number)) = own.numbers.get(at) {
+                    return if at == 0 && own.numbers.len() == MAX_NUMBERS {
+                        0
+                    } else {
+                        *number
+                    };
+                }
+            }
+            changed.await;
+        }
+    }
+
     /// Sends what waits, in its order, until nothing does.
     async fn tell(&self, teller: &mut Teller) {
         loop {
@@ -378,6 +403,10 @@ impl Coherence {
                 own.waiting.pop_front();
             }
             own.told.push_back((now, selector.clone()));
+        }
+        own.numbers.push_back((last, added.number));
+        if own.numbers.len() > MAX_NUMBERS {
+            own.numbers.pop_front();
         }
         let surplus = own.told.len().saturating_sub(MAX_TOLD);
         own.told.drain(..surplus);

@@ -1,7 +1,7 @@
 //! The memory tier: bounded in bytes, concurrent, with our own expiry.
 //!
 //! Which entry has to leave is decided by `quick_cache`; what an entry weighs, when it expires,
-//! which variant answers a request and which of two responses is the newer is decided here.
+//! which variant answers a request and which of two responses or values is the newer is decided here.
 //! This file is the only one that knows `quick_cache`.
 
 use std::{
@@ -25,6 +25,7 @@ use crate::{
     key::{Key, variant_hash, variant_suffix},
     policy::VaryRule,
     status::Reason,
+    values::StoredValue,
 };
 
 /// How many variants of one key are kept; the oldest leaves (`rules.md`: at most 32).
@@ -60,6 +61,7 @@ struct Variants {
 enum Slot {
     Response(Arc<Entry>),
     Variants(Arc<Variants>),
+    Value(Arc<StoredValue>),
 }
 
 impl Slot {
@@ -67,19 +69,25 @@ impl Slot {
         match self {
             Self::Response(entry) => entry.head.lifetime.ends(),
             Self::Variants(variants) => variants.ends,
+            Self::Value(value) => value.lifetime.ends(),
         }
     }
 
-    /// Whether it comes from a later fill than `entry`, and can still be used.
-    fn supersedes(&self, entry: &Entry, now: Millis) -> bool {
-        let is_gone = matches!(self, Self::Response(known) if known.is_gone());
-        !is_gone && self.fill() > entry.origin.fill && self.ends() > now
+    /// Whether it comes from a later fill than `fill`, and can still be used.
+    fn supersedes(&self, fill: u64, now: Millis) -> bool {
+        let is_gone = match self {
+            Self::Response(known) => known.is_gone(),
+            Self::Value(known) => known.is_gone(),
+            Self::Variants(_) => false,
+        };
+        !is_gone && self.fill() > fill && self.ends() > now
     }
 
     fn fill(&self) -> u64 {
         match self {
             Self::Response(entry) => entry.origin.fill,
             Self::Variants(variants) => variants.fill,
+            Self::Value(value) => value.origin.fill,
         }
     }
 }
@@ -153,6 +161,7 @@ impl Weighter<MapKey, Slot> for Weight {
                 let places = variants.keys.len() * size_of::<Key>();
                 (OVERHEAD + key + rules + places) as u64
             }
+            Slot::Value(value) => value.weight(key),
         }
     }
 }
@@ -286,7 +295,22 @@ impl Memory {
         match self.map.get(&place) {
             Some(Slot::Response(entry)) => Found::Entry(entry),
             Some(Slot::Variants(variants)) => self.find_variant(&variants, primary, hash, request),
-            None => Found::Nothing,
+            // Under the key of a response there is no value.
+            Some(Slot::Value(_)) | None => Found::Nothing,
+        }
+    }
+
+    /// The value under a key.
+    #[inline]
+    pub(crate) fn find_value(&self, key: &Key) -> Option<Arc<StoredValue>> {
+        let place = Borrowed {
+            hash: key.hash,
+            primary: &key.bytes,
+            variant: &[],
+        };
+        match self.map.get(&place) {
+            Some(Slot::Value(value)) => Some(value),
+            _ => None,
         }
     }
 
@@ -378,7 +402,7 @@ impl Memory {
         if is_response
             && listed
                 .as_ref()
-                .is_some_and(|known| known.supersedes(&entry, now))
+                .is_some_and(|known| known.supersedes(entry.origin.fill, now))
         {
             return Err(Reason::Superseded);
         }
@@ -395,18 +419,39 @@ impl Memory {
         Ok(())
     }
 
+    /// Stores a value under `key`.
+    pub(crate) fn put_value(
+        &self,
+        key: &Key,
+        value: Arc<StoredValue>,
+        now: Millis,
+    ) -> Result<(), Reason> {
+        let writer = &self.writers[(key.hash % 16) as usize];
+        let _turn = writer.lock().unwrap_or_else(PoisonError::into_inner);
+        self.put_slot(key.clone(), Slot::Value(value), now)
+    }
+
+    /// Removes the value under a key.
+    pub(crate) fn remove_value(&self, key: &Key) {
+        self.map.remove(&MapKey(key.clone()));
+    }
+
     fn put_at(&self, place: Key, entry: Arc<Entry>, now: Millis) -> Result<(), Reason> {
+        self.put_slot(place, Slot::Response(entry), now)
+    }
+
+    fn put_slot(&self, place: Key, slot: Slot, now: Millis) -> Result<(), Reason> {
         let hash = place.hash;
         let key = MapKey(place);
-        if entry.weight(key.0.bytes.len()) > self.heaviest {
+        if Weight.weight(&key, &slot) > self.heaviest {
             return Err(Reason::BodyTooLarge);
         }
         let known = self.map.peek(&key);
-        if known.is_some_and(|known| known.supersedes(&entry, now)) {
+        if known.is_some_and(|known| known.supersedes(slot.fill(), now)) {
             return Err(Reason::Superseded);
         }
-        let ends = entry.head.lifetime.ends();
-        self.insert(key, Slot::Response(entry));
+        let ends = slot.ends();
+        self.insert(key, slot);
         self.schedule(ends, hash);
         Ok(())
     }

@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::error::StoreError;
+use crate::{error::StoreError, key::is_of_value};
 
 pub(crate) mod breaker;
 pub(crate) mod codec;
@@ -54,7 +54,16 @@ impl<'a> StoreKey<'a> {
         self.version
     }
 
-    /// The path of the resource, for people who look at keys.
+    /// What is kept under it.
+    #[must_use]
+    pub fn kind(&self) -> StoreKind {
+        match is_of_value(self.key) {
+            true => StoreKind::Value,
+            false => StoreKind::Response,
+        }
+    }
+
+    /// The path of the resource or the name of the value, for people who look at keys.
     #[must_use]
     pub fn path(&self) -> &'a str {
         self.path
@@ -64,6 +73,33 @@ impl<'a> StoreKey<'a> {
     #[must_use]
     pub fn bytes(&self) -> &'a [u8] {
         self.key
+    }
+}
+
+/// The kinds of what is kept in a store, which people who look at its keys want to tell apart.
+///
+/// ```
+/// use tower_response_cache::StoreKind;
+///
+/// assert_eq!(StoreKind::Value.as_str(), "value");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StoreKind {
+    /// A response, or the rule by which its variants are told apart.
+    Response,
+    /// A value.
+    Value,
+}
+
+impl StoreKind {
+    /// In one word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Response => "response",
+            Self::Value => "value",
+        }
     }
 }
 

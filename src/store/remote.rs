@@ -8,7 +8,10 @@
 //!   and what another cache wrote counts as older than every invalidation of this one.
 
 mod reading;
+mod values;
 mod writing;
+
+pub(crate) use self::values::{AskValue, LookedValue, ReadValue};
 
 use std::{
     fmt,

@@ -24,6 +24,7 @@ enum Expected {
         body: Vec<u8>,
     },
     Rule(Vec<HeaderName>),
+    Value(Vec<u8>),
 }
 
 const RESPONSE_TIME: Millis = 1_767_268_800_123;
@@ -42,6 +43,20 @@ fn response(name: &'static str, head: StoredHead, body: impl Into<Vec<u8>>) -> G
             head: Box::new(head),
             body,
         },
+    }
+}
+
+fn value_tags() -> Vec<Box<str>> {
+    vec!["users".into(), "user:1".into()]
+}
+
+fn value() -> Golden {
+    let body = b"{\"name\":\"Ada\"}".to_vec();
+    let (tags, named) = (value_tags(), (WRITER, SEQUENCE));
+    Golden {
+        name: "value",
+        frame: encode_value(KEY, &value_head(&tags), RESPONSE_TIME, named, &body),
+        expected: Expected::Value(body),
     }
 }
 
@@ -92,6 +107,7 @@ fn all() -> Vec<Golden> {
             frame: encode_rule(KEY, &names),
             expected: Expected::Rule(names.to_vec()),
         },
+        value(),
     ]
 }
 
@@ -114,6 +130,22 @@ fn golden_frames_are_written_and_read_as_ever() {
         );
         match (read(KEY, &stored).expect(name), golden.expected) {
             (Frame::Rule(names), Expected::Rule(expected)) => assert_eq!(names, expected, "{name}"),
+            (Frame::Value(read), Expected::Value(body)) => {
+                assert_eq!(read.body(), Ok(&*body), "{name}");
+                let tags = value_tags();
+                let head = value_head(&tags);
+                let expected = ValueFrame {
+                    of_type: head.of_type,
+                    made: RESPONSE_TIME,
+                    freshness: head.lifetime.freshness,
+                    staleness: head.staleness,
+                    writer: WRITER,
+                    sequence: SEQUENCE,
+                    tags: tags.into(),
+                    ..read.clone()
+                };
+                assert_eq!(read, expected, "{name}");
+            }
             (Frame::Response(read), Expected::Response { head, body }) => {
                 assert_eq!(read.copy_body().expect(name), body, "{name}");
                 let expected = ResponseFrame {

@@ -64,17 +64,32 @@ fn rule(random: &mut Random) -> Vec<HeaderName> {
     (0..=random.below(5)).map(|_| name(random)).collect()
 }
 
-/// A frame for `key`, now and then a rule.
-fn frame(random: &mut Random, key: &[u8]) -> Vec<u8> {
-    if random.below(6) == 0 {
-        return encode_rule(key, &rule(random)).to_vec();
-    }
-    let (head, body) = response(random);
+/// A writer and its sequence.
+fn named(random: &mut Random) -> (u64, Sequence) {
     let sequence = Sequence {
         local: number(random),
         shared: number(random),
     };
-    let named = (number(random), sequence);
+    (number(random), sequence)
+}
+
+/// A frame for `key`, now and then a rule or a value.
+fn frame(random: &mut Random, key: &[u8]) -> Vec<u8> {
+    match random.below(6) {
+        0 => return encode_rule(key, &rule(random)).to_vec(),
+        1 => {
+            let tags: Vec<Box<str>> = (0..random.below(3))
+                .map(|number| format!("tag:{number}").into())
+                .collect();
+            let named = named(random);
+            let body = bytes(random, 40);
+            let made = number(random) % MAX_TIME;
+            return encode_value(key, &value_head(&tags), made, named, &body).to_vec();
+        }
+        _ => {}
+    }
+    let (head, body) = response(random);
+    let named = named(random);
     encode_response(key, &head, number(random) % MAX_TIME, named, &body).to_vec()
 }
 
@@ -84,16 +99,7 @@ fn random_frames_are_read_as_they_were_written() {
     for round in 0..5_000 {
         let key = bytes(&mut random, 60);
         let (head, body) = response(&mut random);
-        let (time, named) = (
-            number(&mut random) % (MAX_TIME + 1),
-            (
-                number(&mut random),
-                Sequence {
-                    local: number(&mut random),
-                    shared: number(&mut random),
-                },
-            ),
-        );
+        let (time, named) = (number(&mut random) % (MAX_TIME + 1), named(&mut random));
         let written = encode_response(&key, &head, time, named, &body);
         let Ok(Frame::Response(response)) = read(&key, &written) else {
             panic!("round {round}: not read");

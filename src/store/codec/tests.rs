@@ -11,6 +11,10 @@ use crate::{
 };
 
 const LIMIT: usize = 1 << 20;
+const SEQUENCE: Sequence = Sequence {
+    local: 4,
+    shared: 5,
+};
 
 pub(super) fn read(key: &[u8], frame: &[u8]) -> Result<Frame, FrameFault> {
     decode(key, &Bytes::copy_from_slice(frame), LIMIT)
@@ -21,6 +25,26 @@ pub(super) fn served(key: &[u8], frame: &[u8]) -> Result<(), FrameFault> {
     match read(key, frame)? {
         Frame::Response(response) => response.copy_body().map(drop),
         Frame::Rule(_) => Ok(()),
+        Frame::Value(value) => value.body().map(drop),
+    }
+}
+
+/// The head of a value with all there is.
+pub(super) fn value_head(tags: &[Box<str>]) -> ValueHead<'_> {
+    ValueHead {
+        of_type: 0x0a0b_0c0d_0e0f_1011,
+        lifetime: Lifetime {
+            response_time: 5,
+            initial_age: 0,
+            freshness: 60_000,
+            kept: 86_400_000,
+        },
+        staleness: Staleness {
+            while_revalidate: 30_000,
+            if_error: 86_400_000,
+            allowed: false,
+        },
+        tags,
     }
 }
 
@@ -71,19 +95,7 @@ fn sample() -> StoredHead {
 #[test]
 fn what_is_written_is_what_is_read() {
     let head = sample();
-    let frame = encode_response(
-        b"key",
-        &head,
-        1_000,
-        (
-            3,
-            Sequence {
-                local: 4,
-                shared: 5,
-            },
-        ),
-        b"body",
-    );
+    let frame = encode_response(b"key", &head, 1_000, (3, SEQUENCE), b"body");
     let Ok(Frame::Response(response)) = read(b"key", &frame) else {
         panic!("not read");
     };
@@ -99,11 +111,7 @@ fn what_is_written_is_what_is_read() {
         response.freshness,
     ];
     assert_eq!(times, [1_000, 7, 60_000]);
-    let sequence = Sequence {
-        local: 4,
-        shared: 5,
-    };
-    assert_eq!((response.writer, response.sequence), (3, sequence));
+    assert_eq!((response.writer, response.sequence), (3, SEQUENCE));
     assert!(response.shareable && !response.shareable_with_authorization);
     assert_eq!(response.copy_body().unwrap(), "body");
     let names = ["accept", "x-a"].map(HeaderName::from_static);
@@ -112,23 +120,37 @@ fn what_is_written_is_what_is_read() {
 }
 
 #[test]
+fn a_value_that_is_written_is_what_is_read() {
+    let tags = ["users".into(), "user:1".into()];
+    let head = value_head(&tags);
+    let frame = encode_value(b"key", &head, 1_000, (3, SEQUENCE), b"[1,2]");
+    let Ok(Frame::Value(value)) = read(b"key", &frame) else {
+        panic!("not read");
+    };
+    assert_eq!(value.of_type, head.of_type);
+    assert_eq!((value.made, value.freshness), (1_000, 60_000));
+    assert_eq!(value.staleness, head.staleness);
+    assert_eq!((value.writer, value.sequence), (3, SEQUENCE));
+    assert_eq!(*value.tags, tags);
+    assert_eq!(value.body(), Ok(&b"[1,2]"[..]));
+    assert!(value.mark().is_of(b"key", &frame));
+    assert!(!value.mark().is_of(b"other", &frame));
+    assert_eq!(read(b"other", &frame), Err(FrameFault::OtherKey));
+}
+
+#[test]
 fn every_cut_and_every_flipped_bit_is_refused() {
     let head = sample();
     let frames = [
-        encode_response(
-            b"key",
-            &head,
-            1_000,
-            (
-                3,
-                Sequence {
-                    local: 4,
-                    shared: 5,
-                },
-            ),
-            b"some body",
-        ),
+        encode_response(b"key", &head, 1_000, (3, SEQUENCE), b"some body"),
         encode_rule(b"key", &[HeaderName::from_static("accept")]),
+        encode_value(
+            b"key",
+            &value_head(&["tag".into()]),
+            1_000,
+            (3, SEQUENCE),
+            b"[1,2]",
+        ),
     ];
     for frame in frames {
         assert_eq!(served(b"key", &frame), Ok(()));
@@ -151,19 +173,7 @@ fn frame_of(fields: &HeaderMap) -> Bytes {
     let mut head = head_of(200, Version::HTTP_11, &HeaderMap::new());
     head.headers = fields.clone();
     head.status_slot = false;
-    encode_response(
-        b"key",
-        &head,
-        1_000,
-        (
-            3,
-            Sequence {
-                local: 4,
-                shared: 5,
-            },
-        ),
-        b"body",
-    )
+    encode_response(b"key", &head, 1_000, (3, SEQUENCE), b"body")
 }
 
 #[test]
@@ -198,19 +208,7 @@ fn what_belongs_to_a_connection_is_not_read_either() {
 #[test]
 fn a_frame_is_known_again_only_whole_and_for_its_key() {
     let head = sample();
-    let frame = encode_response(
-        b"key",
-        &head,
-        1_000,
-        (
-            3,
-            Sequence {
-                local: 4,
-                shared: 5,
-            },
-        ),
-        b"some body",
-    );
+    let frame = encode_response(b"key", &head, 1_000, (3, SEQUENCE), b"some body");
     let Ok(Frame::Response(response)) = read(b"key", &frame) else {
         panic!("not read");
     };
@@ -241,39 +239,14 @@ fn a_declared_length_that_is_not_that_of_the_body_is_refused() {
         (&[("content-length", "four")], false),
     ] {
         let head = head_of(200, Version::HTTP_11, &fields(lines));
-        let frame = encode_response(
-            b"key",
-            &head,
-            1_000,
-            (
-                3,
-                Sequence {
-                    local: 4,
-                    shared: 5,
-                },
-            ),
-            b"body",
-        );
+        let frame = encode_response(b"key", &head, 1_000, (3, SEQUENCE), b"body");
         assert_eq!(read(b"key", &frame).is_ok(), is_good, "{lines:?}");
     }
 }
 
 /// What is refused of a frame that was changed like this, and has the right checksums.
 fn fault_of(head: &StoredHead, change: impl FnOnce(&mut Vec<u8>)) -> Result<(), FrameFault> {
-    let mut frame = encode_response(
-        b"key",
-        head,
-        1_000,
-        (
-            3,
-            Sequence {
-                local: 4,
-                shared: 5,
-            },
-        ),
-        b"body",
-    )
-    .to_vec();
+    let mut frame = encode_response(b"key", head, 1_000, (3, SEQUENCE), b"body").to_vec();
     change(&mut frame);
     make_right(&mut frame);
     served(b"key", &frame)

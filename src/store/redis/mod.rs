@@ -112,7 +112,7 @@ impl RedisStore {
         self
     }
 
-    /// `{namespace}:{version}:response:{path}:{digest}`, without braces, so that no two keys are
+    /// `{namespace}:{version}:{kind}:{path or name}:{digest}`, without braces, so that no two keys are
     /// bound to one slot.
     fn name(&self, key: &StoreKey<'_>) -> String {
         let namespace = &self.connections.target.namespace;
@@ -122,7 +122,9 @@ impl RedisStore {
             name.push(':');
             name.push_str(version);
         }
-        name.push_str(":response:");
+        name.push(':');
+        name.push_str(key.kind().as_str());
+        name.push(':');
         push_path(&mut name, key.path());
         name.push(':');
         let version = key.version().map_or(&[][..], str::as_bytes);

@@ -2,26 +2,28 @@
 
 use std::{
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
 use tokio::{runtime::Handle, time::Instant};
 
 use super::{DEADLINE, FIRST_LINK, Inner, Remote, since_1970, unpanicked};
 use crate::{
-    entry::{Entry, millis},
+    entry::{Entry, Watched, millis},
     error::{StoreError, StoreErrorKind},
     invalidation::Verdict,
     key::Key,
     policy::VaryRule,
     store::{
-        Link,
+        Link, StoreKey,
         codec::{encode_response, encode_rule},
         outbox::{Next, Replace, Sending, Worker},
     },
     target::Resource,
     timer::{pause, within},
+    values::StoredValue,
 };
 
 const RETRY: Duration = Duration::from_millis(250);
@@ -58,6 +60,7 @@ enum What {
     Response(Arc<Entry>),
     /// The names of selecting fields, with the entry that brought them.
     Rule(Vec<HeaderName>, Arc<Entry>),
+    Value(Arc<StoredValue>),
     Delete,
 }
 
@@ -101,6 +104,11 @@ impl Remote {
         }
     }
 
+    /// Writes a value, some time soon.
+    pub(crate) fn put_value(&self, name: &str, key: &Key, value: Arc<StoredValue>) {
+        self.post(key, name.into(), What::Value(value));
+    }
+
     fn post(&self, key: &Key, path: Arc<str>, what: What) {
         let inner = &self.inner;
         let is_urgent = matches!(what, What::Delete);
@@ -110,6 +118,7 @@ impl Remote {
         let bytes = match &what {
             What::Response(entry) => entry.weight(0),
             What::Rule(names, _) => 64 * names.len() as u64,
+            What::Value(value) => value.weight(0),
             What::Delete => 0,
         } + path.len() as u64;
         let job = Job {
@@ -191,7 +200,7 @@ impl Inner {
         let Some(permit) = permit else {
             // A response is worth a moment while the link is made for the first time.
             let is_first = !self.is_hopeless() && job.since.elapsed() < FIRST_LINK;
-            if is_first && matches!(job.what, What::Response(_) | What::Rule(..)) {
+            if is_first && !job.is_deletion() {
                 sending.again(job, FIRST_LINK / 20);
                 return Sent::Tried;
             }
@@ -214,9 +223,14 @@ impl Inner {
             Ok(true) => {
                 self.settle("writes", permit, None);
                 self.counters.writes.raise();
-                if let What::Response(entry) = &job.what {
+                let watched: Option<&Watched> = match &job.what {
+                    What::Response(entry) => Some(entry),
+                    What::Value(value) => Some(value),
+                    What::Rule(..) | What::Delete => None,
+                };
+                if let Some(watched) = watched {
                     let now = millis(self.clock.elapsed());
-                    entry.answer_until(self.memory_until(now));
+                    watched.answer_until(self.memory_until(now));
                 }
             }
             Ok(false) => {
@@ -263,6 +277,7 @@ impl Inner {
         let _place = self.in_flight.acquire().await;
         let (entry, least) = match &job.what {
             What::Delete => return self.store.delete(&place).await.map(|()| true),
+            What::Value(value) => return self.write_value(&place, value).await,
             What::Response(entry) => (entry, Duration::ZERO),
             What::Rule(_, entry) => (entry, LEAST_LIFE_OF_RULES),
         };
@@ -282,11 +297,21 @@ impl Inner {
                 encode_response(key, &entry.head, response_time, named, &entry.body)
             }
         };
+        let until = time.checked_add(life.max(least)).unwrap_or(time);
+        self.set(&place, frame, until).await
+    }
+
+    /// Writes a frame, sealed if it is to be.
+    pub(super) async fn set(
+        &self,
+        place: &StoreKey<'_>,
+        frame: Bytes,
+        until: SystemTime,
+    ) -> Result<bool, StoreError> {
         let frame = match &self.seal {
             Some(seal) => seal.seal(frame),
             None => frame,
         };
-        let until = time.checked_add(life.max(least)).unwrap_or(time);
-        self.store.set(&place, frame, until).await.map(|()| true)
+        self.store.set(place, frame, until).await.map(|()| true)
     }
 }

@@ -117,6 +117,8 @@ fn keys_can_be_read_and_have_no_braces() {
     let long = "/\u{e9}".repeat(100);
     let cut = format!("shop:response:{}:", "/%C3%A9".repeat(66) + "/");
     assert!(name(None, &long, b"key").starts_with(&cut));
+    let value = crate::key::Key::of_value("user:42");
+    assert!(name(None, "user", &value.bytes).starts_with("shop:value:user:"));
 }
 
 #[test]

@@ -1,0 +1,497 @@
+//! A value that is not there: who loads it, who waits for that, and what stands in.
+//!
+//! The flights are those of responses, and so is what they promise: one load for all who ask for a key at
+//! the same time, and nobody who comes after an invalidation is answered by an older load. What differs:
+//! a load may borrow, and is then polled by whoever started it; when that one is dropped, the next of
+//! those who wait runs its own. A load that fails is not tried again by those who waited: all get its error.
+
+use std::{
+    future::{Future, poll_fn},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    task::{JoinError, JoinHandle},
+    time::Instant,
+};
+use tracing::{Instrument, Span};
+
+use super::{
+    error::{LoadError, ValueError},
+    key::ValueKey,
+    stored::{
+        CachedValue, FOREVER, Life, Outcome as Returned, StoredValue, life, outcome_of, watched,
+    },
+    terms::{Terms, Ttl},
+};
+use crate::{
+    cache::{Cache, Standing},
+    entry::{Millis, Origin, millis},
+    flight::{self, Carried, Ending, Flight, FlightId, Guard, Joined, Outcome, Purpose, Ticket},
+    invalidation::{Names, Verdict},
+    key::Key,
+    policy::is_ahead,
+    random::fraction,
+    status::Reason,
+    timer::{after, until, within},
+};
+
+/// How long somebody waits for somebody else's load, and how old one may be to be joined.
+const WAIT: Duration = Duration::from_secs(5);
+/// How many wait for one load; more load for themselves.
+const MAX_WAITING: usize = 16_384;
+/// The numbers of layers begin with 1.
+const VALUES: u64 = 0;
+
+tokio::task_local! {
+    /// What this task is loading just now.
+    static LOADING: Arc<Loading>;
+}
+
+/// A load under way in a task, and the one that asked for it.
+struct Loading {
+    cache: u64,
+    key: Key,
+    outer: Option<Arc<Loading>>,
+}
+
+impl Loading {
+    fn current() -> Option<Arc<Self>> {
+        LOADING.try_with(Arc::clone).ok()
+    }
+
+    /// Whether this task is loading that key already: to wait for it were to wait for oneself.
+    fn holds(cache: u64, key: &Key) -> bool {
+        let mut next = Self::current();
+        while let Some(loading) = next {
+            if loading.cache == cache && loading.key == *key {
+                return true;
+            }
+            next = loading.outer.clone();
+        }
+        false
+    }
+}
+
+/// What memory has for somebody who would load.
+enum Look<V> {
+    Fresh(Arc<V>),
+    /// To be used, and perhaps refreshed by whoever found it.
+    Old(Arc<V>, bool),
+    Nothing,
+}
+
+/// How a value is asked for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Asked {
+    /// Its load can go on by itself: what is stale may be used while it does.
+    pub(super) is_detached: bool,
+    /// Only a load that starts from now on will do.
+    pub(super) is_forced: bool,
+}
+
+/// What comes of asking.
+pub(super) enum Step<V, E> {
+    Answer(Result<Arc<V>, LoadError<E>>),
+    /// Answered, with a refresh to be started.
+    Refresh(Arc<V>, Lead<V>),
+    /// Nobody else loads it.
+    Lead(Lead<V>),
+}
+
+/// The duty to load a value, for all who wait.
+pub(super) struct Lead<V> {
+    cache: Cache,
+    key: ValueKey,
+    terms: Arc<Terms<V>>,
+    guard: Guard,
+    asked: Asked,
+    /// Nothing is kept of a load inside of a load of the same key.
+    is_kept: bool,
+    outer: Option<Arc<Loading>>,
+}
+
+impl Cache {
+    /// Answers from memory or by somebody else's load, or hands out the duty to load.
+    pub(super) async fn approach<V: CachedValue, E: Send + Sync + 'static>(
+        &self,
+        key: &ValueKey,
+        terms: &Arc<Terms<V>>,
+        asked: Asked,
+    ) -> Step<V, E> {
+        let alone = |is_kept| {
+            let started = Instant::now().into_std();
+            let guard = Guard::alone(self.origin_of(key), started);
+            Step::Lead(self.lead_with(key, terms, asked, guard, is_kept))
+        };
+        if !self.is_enabled() {
+            return alone(false);
+        }
+        if !asked.is_forced {
+            match self.look(key, terms, asked) {
+                Look::Fresh(value) => {
+                    self.counters().value_hit();
+                    return Step::Answer(Ok(value));
+                }
+                Look::Old(value, is_refreshed) => {
+                    self.counters().value_hit();
+                    let asked = Asked {
+                        is_forced: true,
+                        ..asked
+                    };
+                    let joined =
+                        is_refreshed.then(|| self.join_value(key, &terms.tags, Purpose::Fill, 0));
+                    return match joined {
+                        Some(Joined::Lead(guard)) => {
+                            Step::Refresh(value, self.lead_with(key, terms, asked, guard, true))
+                        }
+                        _ => Step::Answer(Ok(value)),
+                    };
+                }
+                Look::Nothing => {}
+            }
+        }
+        if Loading::holds(self.id(), &key.key) {
+            return alone(false);
+        }
+        let (purpose, newer_than) = match asked.is_forced {
+            true => (Purpose::Forced, self.latest_fill()),
+            false => (Purpose::Fill, 0),
+        };
+        let end = after(WAIT);
+        let soft = terms.soft.map(after);
+        let mut failures = 0;
+        while failures < 2 {
+            match self.join_value(key, &terms.tags, purpose, newer_than) {
+                Joined::Lead(guard) => {
+                    return Step::Lead(self.lead_with(key, terms, asked, guard, true));
+                }
+                Joined::Full => break,
+                Joined::Behind(ticket) => {
+                    if ended(&ticket, end).await.is_none() {
+                        break;
+                    }
+                }
+                Joined::Follow(ticket) => {
+                    if let Some(soft) = soft.filter(|soft| *soft < end) {
+                        if ended(&ticket, soft).await.is_none() {
+                            if let Some(value) = self.standing_in(key) {
+                                self.counters().value_miss();
+                                return Step::Answer(Ok(value));
+                            }
+                        }
+                    }
+                    let Some(ending) = ended(&ticket, end).await else {
+                        break;
+                    };
+                    match ticket.flight().carried() {
+                        Some(carried) => match shared(carried) {
+                            Some(answer) => {
+                                self.counters().value_miss();
+                                self.counters().value_collapsed();
+                                return Step::Answer(answer.or_else(|error| {
+                                    let may_stand_in = !asked.is_forced;
+                                    let value = may_stand_in.then(|| self.standing_in(key));
+                                    value.flatten().ok_or(error)
+                                }));
+                            }
+                            // Of another type than was asked for.
+                            None => break,
+                        },
+                        // It panicked. Who was merely dropped has not failed.
+                        None => failures += usize::from(ending == Ending::Failed),
+                    }
+                }
+            }
+        }
+        match self.standing_in(key).filter(|_| !asked.is_forced) {
+            Some(value) => {
+                self.counters().value_miss();
+                Step::Answer(Ok(value))
+            }
+            None => alone(true),
+        }
+    }
+
+    fn lead_with<V>(
+        &self,
+        key: &ValueKey,
+        terms: &Arc<Terms<V>>,
+        asked: Asked,
+        guard: Guard,
+        is_kept: bool,
+    ) -> Lead<V> {
+        Lead {
+            cache: self.clone(),
+            key: key.clone(),
+            terms: terms.clone(),
+            guard,
+            asked,
+            is_kept,
+            outer: Loading::current(),
+        }
+    }
+
+    /// Of a load that starts now. The sequence is read before anything else happens.
+    pub(super) fn origin_of(&self, key: &ValueKey) -> Origin {
+        Origin {
+            sequence: self.log().sequence(),
+            fill: self.next_fill(),
+            subject: key.subject.clone(),
+        }
+    }
+
+    pub(super) fn join_value(
+        &self,
+        key: &ValueKey,
+        tags: &[Box<str>],
+        purpose: Purpose,
+        newer_than: u64,
+    ) -> Joined {
+        let names = Names { groups: &[], tags };
+        let now = Instant::now().into_std();
+        let is_current = |flight: &Flight| {
+            let age = now.saturating_duration_since(flight.started());
+            let verdict = || self.log().judge(flight.sequence(), flight.subject(), names);
+            age < WAIT && verdict() == Verdict::Usable
+        };
+        let id = FlightId {
+            layer: VALUES,
+            purpose,
+            key: key.key.clone(),
+        };
+        let terms = flight::Terms {
+            max_waiting: MAX_WAITING,
+            after: newer_than,
+            is_current: &is_current,
+        };
+        self.flights()
+            .join(&id, &terms, || (self.origin_of(key), now))
+    }
+
+    fn look<V: CachedValue>(&self, key: &ValueKey, terms: &Terms<V>, asked: Asked) -> Look<V> {
+        let Some((stored, value, stale)) = self.usable_value(key) else {
+            return Look::Nothing;
+        };
+        let now = self.now();
+        match stale {
+            None => {
+                let left = stored.lifetime.freshness - stored.lifetime.age(now);
+                let is_ahead =
+                    asked.is_detached && is_ahead(left, stored.cost, terms.eagerness, fraction);
+                match is_ahead && stored.try_ahead(now) {
+                    true => Look::Old(value, true),
+                    false => Look::Fresh(value),
+                }
+            }
+            Some(stale) if asked.is_detached && stale < stored.staleness.while_revalidate => {
+                // Where that fails, the next one tries a second later.
+                Look::Old(value, stored.try_ahead(now))
+            }
+            Some(_) => Look::Nothing,
+        }
+    }
+
+    /// What stands in for a load that fails, or takes too long.
+    fn standing_in<V: CachedValue>(&self, key: &ValueKey) -> Option<Arc<V>> {
+        let (stored, value, stale) = self.usable_value(key)?;
+        let may_stand_in = stale.is_none_or(|stale| stale < stored.staleness.if_error);
+        may_stand_in.then_some(value)
+    }
+
+    /// A value that was not invalidated, and for how long it has been stale.
+    fn usable_value<V: CachedValue>(
+        &self,
+        key: &ValueKey,
+    ) -> Option<(Arc<StoredValue>, Arc<V>, Option<Millis>)> {
+        let stored = self.memory().find_value(&key.key)?;
+        let now = self.now();
+        let stale = stored.lifetime(self.log())?.stale_for(now);
+        if self.standing(&stored, now) != Standing::Good {
+            return None;
+        }
+        let value = stored.get()?;
+        Some((stored, value, stale))
+    }
+
+    /// Keeps what was loaded, where it can be kept.
+    fn keep_loaded<V: CachedValue>(
+        &self,
+        key: &ValueKey,
+        value: &Arc<V>,
+        terms: &Terms<V>,
+        origin: Origin,
+        cost: Millis,
+    ) {
+        let ttl = match (outcome_of(&**value), &terms.ttl) {
+            (Returned::Failed, _) => return self.counters().refusal(Reason::InnerError),
+            (Returned::Absent, _) => terms.absent,
+            (Returned::Some, Ttl::Fixed(ttl)) => Some(*ttl),
+            (Returned::Some, Ttl::By(ttl)) => Some(millis(ttl(value)).min(FOREVER)),
+        };
+        let Some(ttl) = ttl.filter(|ttl| *ttl > 0) else {
+            return;
+        };
+        let staleness = terms.staleness;
+        let life = Life {
+            lifetime: life(self.now(), ttl, staleness),
+            staleness,
+            tags: terms.tags.clone(),
+        };
+        match self.checked_value(value.clone(), life, watched(origin, cost)) {
+            // An invalidation came while it was loaded.
+            Ok(stored) if stored.verdict(self.log()) == Verdict::Unusable => {}
+            Ok(stored) => self.keep_value(key, stored),
+            Err(error) => {
+                tracing::debug!(target: "tower_response_cache", "{key:?} is not kept: {error}");
+                self.counters().refusal(match error {
+                    ValueError::TooLarge { .. } => Reason::BodyTooLarge,
+                    _ => Reason::NotSerializable,
+                });
+            }
+        }
+    }
+}
+
+/// How a flight ended, if it did in time.
+async fn ended(ticket: &Ticket, end: Instant) -> Option<Ending> {
+    let outcome = until(end, poll_fn(|cx| ticket.poll_end(cx))).await?;
+    match outcome {
+        Outcome::Ended(ending) => Some(ending),
+        // Flights of values have no body.
+        Outcome::Streaming(_) | Outcome::Open(_) | Outcome::Complete(..) => Some(Ending::Look),
+    }
+}
+
+/// What somebody else's load brought, as the types that this one expects.
+fn shared<V: CachedValue, E: Send + Sync + 'static>(
+    carried: Carried,
+) -> Option<Result<Arc<V>, LoadError<E>>> {
+    match carried {
+        Ok(value) => value.downcast().ok().map(Ok),
+        Err(error) => {
+            let error = error.downcast::<LoadError<E>>().ok()?;
+            Some(Err(LoadError::clone(&error)))
+        }
+    }
+}
+
+impl<V: CachedValue> Lead<V> {
+    /// Loads, polled by whoever asked.
+    pub(super) async fn run<E, F, Loaded>(self, load: F) -> Result<Arc<V>, LoadError<E>>
+    where
+        E: Send + Sync + 'static,
+        F: FnOnce() -> Loaded,
+        Loaded: Future<Output = Result<V, E>>,
+    {
+        let Self {
+            cache,
+            key,
+            terms,
+            guard,
+            asked,
+            is_kept,
+            outer,
+        } = self;
+        // Between the look-up and the start of this flight another one may have ended.
+        if !asked.is_forced && cache.is_enabled() {
+            let mut found = cache.value_in_memory::<V>(&key);
+            if found.is_none() && cache.may_fetch_value() {
+                let origin = guard.flight().origin();
+                found = Box::pin(cache.fetch_value(&key, origin)).await;
+                // Nothing was read for it before now: no earlier invalidation concerns what it brings.
+                guard.flight().begin_fill(cache.log().sequence());
+            }
+            if let Some(value) = found {
+                cache.counters().value_hit();
+                guard.bring(Ok(value.clone()));
+                return Ok(value);
+            }
+            cache.counters().value_miss();
+        }
+        cache.counters().value_load();
+        let began = cache.now();
+        let loading = Arc::new(Loading {
+            cache: cache.id(),
+            key: key.key.clone(),
+            outer,
+        });
+        let load = LOADING.scope(loading, async { load().await });
+        let loaded = match terms.hard {
+            None => load.await.map_err(|error| LoadError::Load(Arc::new(error))),
+            Some(hard) => match within(hard, load).await {
+                Some(loaded) => loaded.map_err(|error| LoadError::Load(Arc::new(error))),
+                None => Err(ValueError::TooSlow(hard).into()),
+            },
+        };
+        match loaded {
+            Ok(value) => {
+                let value = Arc::new(value);
+                if is_kept {
+                    let cost = cache.now().saturating_sub(began);
+                    cache.keep_loaded(&key, &value, &terms, guard.flight().origin(), cost);
+                }
+                guard.bring(Ok(value.clone()));
+                Ok(value)
+            }
+            Err(error) => {
+                guard.bring(Err(Arc::new(error.clone())));
+                let may_stand_in = !asked.is_forced;
+                let value = may_stand_in.then(|| cache.standing_in(&key));
+                value.flatten().ok_or(error)
+            }
+        }
+    }
+
+    /// Loads in a task, which goes on when whoever asked is dropped.
+    pub(super) async fn run_detached<E, F, Loaded>(self, load: F) -> Result<Arc<V>, LoadError<E>>
+    where
+        E: Send + Sync + 'static,
+        F: FnOnce() -> Loaded + Send + 'static,
+        Loaded: Future<Output = Result<V, E>> + Send + 'static,
+    {
+        let (cache, key, soft) = (self.cache.clone(), self.key.clone(), self.terms.soft);
+        let Some(detached) = cache.detached() else {
+            return self.run(load).await;
+        };
+        let mut task: JoinHandle<_> = detached.spawn(self.run(load).instrument(Span::current()));
+        if let Some(soft) = soft {
+            match within(soft, &mut task).await {
+                Some(joined) => return finished(joined),
+                None => {
+                    if let Some(value) = cache.standing_in(&key) {
+                        return Ok(value);
+                    }
+                }
+            }
+        }
+        finished(task.await)
+    }
+
+    /// Loads in a task for which nobody waits.
+    pub(super) fn run_behind<E, F, Loaded>(self, load: F)
+    where
+        E: Send + Sync + 'static,
+        F: FnOnce() -> Loaded + Send + 'static,
+        Loaded: Future<Output = Result<V, E>> + Send + 'static,
+    {
+        if let Some(detached) = self.cache.detached() {
+            detached.spawn(self.run(load).instrument(Span::current()));
+        }
+    }
+}
+
+/// What came of a task: its panic is that of whoever waits for it.
+fn finished<V, E>(
+    joined: Result<Option<Result<Arc<V>, LoadError<E>>>, JoinError>,
+) -> Result<Arc<V>, LoadError<E>> {
+    match joined {
+        Ok(Some(answer)) => answer,
+        Ok(None) => Err(ValueError::Closed.into()),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(ValueError::Closed.into()),
+        },
+    }
+}

@@ -1,0 +1,29 @@
+//! Values: what the rest of a program computes and loads, in the same cache as its responses.
+//!
+//! The memory tier, its bound, the invalidation log, the flights, the remote store and the counters are
+//! those of responses; here is what is peculiar to values: keys that are texts ([`key`], [`text`]), entries
+//! that are an `Arc` of their own type ([`stored`]), and what callers see of it ([`client`]).
+
+mod client;
+mod entry;
+mod error;
+mod fetch;
+mod get_or_set;
+mod key;
+mod load;
+mod options;
+mod set;
+mod stored;
+mod terms;
+mod text;
+mod wrap;
+
+pub use self::{
+    entry::ValueEntry,
+    error::{LoadError, ValueError},
+    key::{IntoValueKey, ValueKey},
+    set::SetValue,
+    stored::CachedValue,
+    wrap::CachedFn,
+};
+pub(crate) use self::{stored::StoredValue, terms::checked_ttl};

@@ -1,0 +1,13 @@
+//! Values: what a program computes and loads besides its responses, in the same cache.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bad_input;
+mod client;
+mod elsewhere;
+mod functions;
+mod loads;
+#[cfg(feature = "redis")]
+mod redis;
+mod stale;
