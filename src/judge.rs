@@ -64,7 +64,7 @@ pub(crate) struct Exchange<'a> {
 
 /// A response that may be shared, as far as its head says.
 pub(crate) struct Weighed {
-    plan: Box<Plan>,
+    plan: Plan,
     /// Else it goes to those who wait already and nowhere else.
     pub(crate) is_stored: bool,
     length: Option<u64>,
@@ -149,24 +149,18 @@ pub(crate) fn judge(
         Err(reason) => return Judged::Refuse(reason),
     };
     let Weighed {
-        plan,
+        mut plan,
         is_stored,
         length,
         tagged,
     } = weighed;
-    let vary = match settings.key_holds_cookies(pending.personal) {
-        // What the other cookies are does not reach the handler.
-        true => plan.vary.clone().without(&COOKIE),
-        false => plan.vary.clone(),
-    };
-    // Of the cookies of somebody else the key holds nothing: such an entry is not for them.
-    let is_for_all = vary == plan.vary;
-    let plan = Plan {
-        vary,
-        shareable: plan.shareable && is_for_all,
-        shareable_with_authorization: plan.shareable_with_authorization && is_for_all,
-        ..*plan
-    };
+    if settings.key_holds_cookies(pending.personal) && plan.vary.names().contains(&COOKIE) {
+        // What the other cookies are does not reach the handler; and of the cookies of somebody else
+        // the key holds nothing: such an entry is not for them.
+        plan.vary = plan.vary.without(&COOKIE);
+        plan.shareable = false;
+        plan.shareable_with_authorization = false;
+    }
     let values = plan.vary.values(request);
     if values.len() > MAX_KEY {
         return Judged::Refuse(Reason::KeyTooLong);
@@ -176,7 +170,7 @@ pub(crate) fn judge(
     let read_at = said.as_ref().and_then(CachePolicy::read_at_value);
     let shared = Shared {
         values,
-        rule: plan.vary.clone(),
+        rule: std::mem::take(&mut plan.vary),
         place: pending.searched_key_of(&head.headers),
         length,
         unfit: plan.unfit,

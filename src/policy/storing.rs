@@ -8,10 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use http::{
     HeaderMap, HeaderName, StatusCode,
-    header::{
-        AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPIRES, SET_COOKIE,
-        TRAILER,
-    },
+    header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPIRES},
 };
 
 use super::{
@@ -19,6 +16,7 @@ use super::{
     facts::{Preset, RequestFacts, StoringSettings},
     freshness::{self, Freshness, LONGEST},
     handler::CachePolicy,
+    present::Present,
     syntax::{cut, decimal, members, trim},
     targeted, validation,
     vary::{self, VaryRule},
@@ -39,11 +37,15 @@ const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 /// What becomes of a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "it is taken apart where it was made, and a box would be one for each fill"
+)]
 pub(crate) enum Decision {
     /// It is stored, and answers whoever the plan lets.
-    Store(Box<Plan>),
+    Store(Plan),
     /// A failure of the server: it may answer those who wait for it already, and is never stored.
-    ShareOnly(Box<Plan>),
+    ShareOnly(Plan),
     /// It answers its own request alone.
     Refuse(Reason),
 }
@@ -84,25 +86,29 @@ pub(crate) fn decide(
     request_time: SystemTime,
     response_time: SystemTime,
 ) -> Decision {
+    let present = Present::of(headers);
     let response = Response {
         settings,
         request,
         status,
         headers,
         policy,
-        directives: targeted::read(headers, &settings.targeted)
-            .unwrap_or_else(|| ResponseDirectives::parse(headers)),
-        initial_age: freshness::corrected_initial_age(headers, request_time, response_time),
+        directives: directives(settings, headers, &present),
+        initial_age: match present.age {
+            true => freshness::corrected_initial_age(headers, request_time, response_time),
+            false => Duration::ZERO,
+        },
+        present,
     };
     if status.is_server_error() && settings.is_careful() {
         return match response.shared_failure() {
-            Ok(plan) => Decision::ShareOnly(Box::new(plan)),
+            Ok(plan) => Decision::ShareOnly(plan),
             // Never stored anyway; what else was wrong with it is not worth a word.
             Err(_) => Decision::Refuse(Reason::Status),
         };
     }
     match response.stored(response_time) {
-        Ok(plan) => Decision::Store(Box::new(plan)),
+        Ok(plan) => Decision::Store(plan),
         Err(reason) => Decision::Refuse(reason),
     }
 }
@@ -117,10 +123,24 @@ pub(crate) fn refused_at_once(
     if status.is_server_error() {
         return None;
     }
-    let directives = targeted::read(headers, &settings.targeted)
-        .unwrap_or_else(|| ResponseDirectives::parse(headers));
+    let present = Present::of(headers);
+    let directives = directives(settings, headers, &present);
     let set_cookie_allowed = settings.store_set_cookie;
-    may_ever_be_stored(settings, &directives, status, headers, set_cookie_allowed).err()
+    may_ever_be_stored(settings, &directives, status, &present, set_cookie_allowed).err()
+}
+
+/// What a response says of being cached: in the first targeted field that is heard, else in
+/// `Cache-Control`.
+fn directives(
+    settings: &StoringSettings,
+    headers: &HeaderMap,
+    present: &Present,
+) -> ResponseDirectives {
+    match targeted::read(headers, &settings.targeted) {
+        Some(directives) => directives,
+        None if present.cache_control => ResponseDirectives::parse(headers),
+        None => ResponseDirectives::default(),
+    }
 }
 
 /// Whether what a response says of itself lets it be stored at all.
@@ -128,7 +148,7 @@ fn may_ever_be_stored(
     settings: &StoringSettings,
     directives: &ResponseDirectives,
     status: StatusCode,
-    headers: &HeaderMap,
+    present: &Present,
     set_cookie_allowed: bool,
 ) -> Result<(), Reason> {
     // §5.2.2.5; §5.2.2.3: what must be understood, and is, may be stored all the same.
@@ -143,7 +163,7 @@ fn may_ever_be_stored(
     }
     // §7.3: a cookie is for one client; "Connection: Set-Cookie" hides it from nobody.
     let set_cookie_allowed = set_cookie_allowed || !settings.is_careful();
-    if headers.contains_key(SET_COOKIE) && !set_cookie_allowed {
+    if present.set_cookie && !set_cookie_allowed {
         return Err(Reason::SetCookie);
     }
     Ok(())
@@ -158,6 +178,7 @@ struct Response<'a> {
     policy: Option<&'a CachePolicy>,
     directives: ResponseDirectives,
     initial_age: Duration,
+    present: Present,
 }
 
 impl Response<'_> {
@@ -190,10 +211,14 @@ impl Response<'_> {
     fn freshness(&self, now: SystemTime) -> Result<(Freshness, Option<Reason>), Reason> {
         // RFC 9110, section 7.6.1: not kept, and once the rest was updated by a 304 (§3.2) nobody would
         // know what it said.
-        let is_lost = |name: &HeaderName| {
-            self.headers.contains_key(name) && vary::is_for_the_connection(name, self.headers)
+        let is_lost = |is_there: bool, name: &HeaderName| {
+            is_there && vary::is_for_the_connection(name, self.headers)
         };
-        if [CACHE_CONTROL, EXPIRES].iter().any(is_lost) {
+        let present = &self.present;
+        let are_lost = present.connection
+            && (is_lost(present.cache_control, &CACHE_CONTROL)
+                || is_lost(present.expires, &EXPIRES));
+        if are_lost {
             return Err(Reason::Stale);
         }
         let freshness = freshness::lifetime(
@@ -258,9 +283,9 @@ impl Response<'_> {
         );
         let if_error = window(directives.stale_if_error, settings.stale_if_error);
         // Where the inner service cannot be reached any age is better than none (§4.2.4).
-        let is_of_use = validation::has_validator(self.headers)
-            || settings.has_validator
-            || (allowed && settings.keeps_stale);
+        let has_validator = self.present.validator && validation::has_validator(self.headers);
+        let is_of_use =
+            has_validator || settings.has_validator || (allowed && settings.keeps_stale);
         let kept = match is_of_use {
             true => freshness.lifetime.clamp(LEAST_KEPT, MOST_KEPT),
             false => Duration::ZERO,
@@ -296,7 +321,7 @@ impl Response<'_> {
             self.settings,
             &self.directives,
             self.status,
-            self.headers,
+            &self.present,
             set_cookie_allowed,
         )
     }
@@ -322,13 +347,15 @@ impl Response<'_> {
 
     /// Streams are passed on at once: whoever waited for their end would wait in vain.
     fn has_an_end(&self) -> Result<(), Reason> {
-        for line in self.headers.get_all(CONTENT_TYPE) {
-            if line.as_bytes().split(|&byte| byte == b',').any(is_stream) {
-                return Err(Reason::Stream);
+        if self.present.content_type {
+            for line in self.headers.get_all(CONTENT_TYPE) {
+                if line.as_bytes().split(|&byte| byte == b',').any(is_stream) {
+                    return Err(Reason::Stream);
+                }
             }
         }
         // RFC 9110, section 6.6.2: what comes after the body cannot be stored with the head.
-        if self.headers.contains_key(TRAILER) {
+        if self.present.trailer {
             return Err(Reason::Trailers);
         }
         Ok(())
@@ -336,6 +363,9 @@ impl Response<'_> {
 
     /// §4.1, and what goes unsaid.
     fn vary(&self) -> Result<VaryRule, Reason> {
+        if !self.present.vary {
+            return Ok(VaryRule::default());
+        }
         let silent = freshness::is_silent(&self.directives, self.headers);
         vary::rule(self.request, self.settings, self.headers, silent)
     }
@@ -375,16 +405,14 @@ impl Response<'_> {
 
     /// The length that it declares, if it is not too long.
     fn fits(&self) -> Result<Option<u64>, Reason> {
-        let length = declared_length(self.headers)?;
+        let length = match self.present.content_length {
+            true => declared_length(self.headers)?,
+            false => None,
+        };
         if length.is_some_and(|bytes| bytes > self.settings.max_body_size) {
             return Err(Reason::BodyTooLarge);
         }
-        let bytes: usize = self
-            .headers
-            .iter()
-            .map(|(name, value)| name.as_str().len() + value.len())
-            .sum();
-        if self.headers.len() > MAX_HEAD_FIELDS || bytes > MAX_HEAD_BYTES {
+        if self.headers.len() > MAX_HEAD_FIELDS || self.present.bytes > MAX_HEAD_BYTES {
             return Err(Reason::HeadTooLarge);
         }
         Ok(length)
