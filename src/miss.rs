@@ -33,6 +33,7 @@ use crate::{
 };
 
 mod calling;
+mod filling;
 
 /// How long those who wait for a body of unknown length wait for its end.
 const OPEN_BODY_WAIT: Duration = Duration::from_millis(250);

@@ -76,7 +76,7 @@ pub(crate) async fn pause(duration: Duration) -> bool {
 
 /// A timer of this runtime. Whether it has any is not to be asked, only to be tried, which tells the
 /// panic hook when it has none; so each thread tries once for a runtime.
-fn timer(deadline: Instant) -> Option<Sleep> {
+pub(crate) fn timer(deadline: Instant) -> Option<Sleep> {
     thread_local! {
         static HAS_NONE: Cell<Option<Id>> = const { Cell::new(None) };
     }
