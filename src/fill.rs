@@ -60,12 +60,13 @@ impl Job {
             true => tagged(&self.shared.head, &body),
             false => self.shared.head.clone(),
         };
-        let cost = self.cache.now().saturating_sub(self.began);
+        let now = self.cache.now();
+        let cost = now.saturating_sub(self.began);
         let entry = Entry::new(head, body, guard.flight().origin()).with_cost(cost);
         let entry = Arc::new(entry);
         if self.is_stored {
-            self.cache
-                .store(&self.place, &self.shared.rule, entry.clone());
+            let rule = &self.shared.rule;
+            self.cache.store(&self.place, rule, entry.clone(), now);
         }
         entry
     }

@@ -16,7 +16,7 @@ use twox_hash::XxHash3_64;
 
 use crate::{
     entry::StoredHead,
-    outline::{learn, outlined},
+    outline::{Line, Lines, Manner, learn, outlined},
     status::{Forward, Reason},
     values::{
         DATE_LENGTH, NAME, age_value, collapsed_value, date_value, hit_value, interned,
@@ -131,11 +131,15 @@ pub(crate) fn is_slot(name: &HeaderName, status_slot: bool) -> bool {
 
 /// The fields to store of a response, behind the slots for our own.
 pub(crate) fn stored_head(response: &HeaderMap, strip: Strip<'_>, now: SystemTime) -> HeaderMap {
-    if let Some(stored) = outlined(response, strip, now) {
+    let manner = Manner {
+        strip,
+        now: Some(now),
+    };
+    if let Ok(Some(stored)) = outlined(response, manner) {
         return stored;
     }
     let stored = new_stored_head(response, strip, now);
-    learn(response, strip, &stored);
+    learn(response, manner, &stored);
     stored
 }
 
@@ -145,7 +149,7 @@ pub(crate) fn new_stored_head(
     strip: Strip<'_>,
     now: SystemTime,
 ) -> HeaderMap {
-    let listed = listed_by_connection(response);
+    let listed = listed_by(response.get_all(CONNECTION).iter().map(AsRef::as_ref));
     let size = response.values().map(HeaderValue::len).sum();
     let mut stored = Stored::new(response.len(), size, has_status_slot(response));
     for (name, value) in response {
@@ -168,20 +172,45 @@ pub(crate) struct Field<'v> {
 /// As many as nearly every response has at the most.
 pub(crate) type Fields<'v> = SmallVec<[Field<'v>; 24]>;
 
+impl Lines for Fields<'_> {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn lines(&self) -> impl Iterator<Item = Line<'_>> {
+        self.iter().map(|field| Line {
+            name: &field.name,
+            value: field.value,
+            is_sensitive: false,
+        })
+    }
+}
+
 /// The same for fields that were stored before, by any release, and nobody has looked at. Whether
 /// there is a slot for `Cache-Status` is said as well; the `Date` is left to the caller.
 pub(crate) fn stored_fields(fields: Fields<'_>) -> Result<(HeaderMap, bool), InvalidHeaderValue> {
+    let manner = Manner {
+        // What was stored already lacks what is not stored.
+        strip: Strip::NOTHING,
+        now: None,
+    };
+    let status_slot = fields.iter().all(|field| field.name != CACHE_STATUS);
+    if let Some(stored) = outlined(&fields, manner)? {
+        return Ok((stored, status_slot));
+    }
     let of_connection = fields.iter().filter(|field| field.name == CONNECTION);
     let listed = listed_by(of_connection.map(|field| field.value));
-    let status_slot = fields.iter().all(|field| field.name != CACHE_STATUS);
     let size = fields.iter().map(|field| field.value.len()).sum();
     let mut stored = Stored::new(fields.len(), size, status_slot);
-    for field in fields {
-        // What was stored already lacks what is not stored.
-        if !is_left_out(&field.name, Strip::NOTHING, &listed) {
-            stored.add(field.name, field.value)?;
+    for line in fields.lines() {
+        if !is_left_out(line.name, manner.strip, &listed) {
+            // The name has bytes of its own.
+            stored
+                .head
+                .append(line.name.clone(), stored.values.own(line)?);
         }
     }
+    learn(&fields, manner, &stored.head);
     Ok((stored.head, status_slot))
 }
 
@@ -217,18 +246,13 @@ impl Stored {
 
     /// A field of a response; both its parts may share a buffer with a connection.
     fn keep(&mut self, name: &HeaderName, value: &HeaderValue) {
-        let own = self.values.own(name, value);
-        self.head.append(own_name(name), own);
-    }
-
-    /// A field from elsewhere.
-    fn add(&mut self, name: HeaderName, value: &[u8]) -> Result<(), InvalidHeaderValue> {
-        let value = match interned(&name, value) {
-            Some(shared) => shared,
-            None => self.values.written(value)?,
-        };
-        self.head.append(name, value);
-        Ok(())
+        let own = self.values.own(Line {
+            name,
+            value: value.as_bytes(),
+            is_sensitive: value.is_sensitive(),
+        });
+        self.head
+            .append(own_name(name), own.unwrap_or_else(|_| value.clone()));
     }
 
     /// A response without a date is as old as its arrival here.
@@ -247,28 +271,24 @@ impl Values {
     }
 
     /// A value that shares no buffer with a connection.
-    pub(crate) fn own(&mut self, name: &HeaderName, value: &HeaderValue) -> HeaderValue {
-        let is_sensitive = value.is_sensitive();
-        if !is_sensitive {
-            if let Some(shared) = interned(name, value.as_bytes()) {
-                return shared;
-            }
+    pub(crate) fn own(&mut self, line: Line<'_>) -> Result<HeaderValue, InvalidHeaderValue> {
+        let shared = match line.is_sensitive {
+            true => None,
+            false => interned(line.name, line.value),
+        };
+        if let Some(shared) = shared {
+            return Ok(shared);
         }
-        let written = self.written(value.as_bytes());
-        let mut own = written.unwrap_or_else(|_| value.clone());
-        own.set_sensitive(is_sensitive);
-        own
+        self.0.extend_from_slice(line.value);
+        let mut own = self.last()?;
+        own.set_sensitive(line.is_sensitive);
+        Ok(own)
     }
 
     /// The date of a response that came now.
     pub(crate) fn date(&mut self, now: SystemTime) -> HeaderValue {
         write_date(now, &mut self.0);
         self.last().expect("an HTTP date is visible ASCII")
-    }
-
-    fn written(&mut self, value: &[u8]) -> Result<HeaderValue, InvalidHeaderValue> {
-        self.0.extend_from_slice(value);
-        self.last()
     }
 
     /// What was written last, as a value: a piece of the one buffer of this head.
@@ -278,11 +298,7 @@ impl Values {
 }
 
 /// The names of fields that belong to one connection by its own word.
-pub(crate) fn listed_by_connection(response: &HeaderMap) -> Vec<String> {
-    listed_by(response.get_all(CONNECTION).iter().map(AsRef::as_ref))
-}
-
-fn listed_by<'v>(lines: impl Iterator<Item = &'v [u8]>) -> Vec<String> {
+pub(crate) fn listed_by<'v>(lines: impl Iterator<Item = &'v [u8]>) -> Vec<String> {
     lines
         .flat_map(|line| line.split(|byte| *byte == b','))
         .map(|name| String::from_utf8_lossy(name.trim_ascii()).to_ascii_lowercase())

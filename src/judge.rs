@@ -1,7 +1,10 @@
 //! What is done with a response of the inner service: shared and stored, or handed to its client
 //! alone. The rules are in `policy/`; here is what they are asked, and the head that is stored.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use http::{HeaderMap, header::COOKIE, response};
 use tokio::time::Instant;
@@ -22,8 +25,7 @@ use crate::{
 /// When the inner service was called.
 #[derive(Clone, Copy)]
 pub(crate) struct Started {
-    pub(crate) wall: SystemTime,
-    /// The same on the cache's clock.
+    /// On the cache's clock.
     pub(crate) at: Millis,
     /// Later than this nothing is stored or shared.
     pub(crate) deadline: Instant,
@@ -137,12 +139,16 @@ pub(crate) fn judge(
     if Instant::now() >= started.deadline {
         return Judged::Refuse(Reason::FillTimeout);
     }
-    let response_time = cache.clock().wall();
+    let (now, response_time) = (cache.now(), cache.clock().wall());
+    let took = Duration::from_millis(now.saturating_sub(started.at));
     let asked = Exchange {
         request,
         authorization: pending.authorization,
         personal: pending.personal,
-        times: [started.wall, response_time],
+        times: [
+            response_time.checked_sub(took).unwrap_or(response_time),
+            response_time,
+        ],
     };
     let weighed = match weigh(settings, &asked, head, exact) {
         Ok(weighed) => weighed,
@@ -181,7 +187,7 @@ pub(crate) fn judge(
             head,
             plan,
             tagged,
-            response_time,
+            (now, response_time),
         )),
     };
     Judged::Share(Arc::new(shared), is_stored)
@@ -194,7 +200,7 @@ fn to_store(
     head: &response::Parts,
     plan: Plan,
     tagged: Tagged,
-    response_time: SystemTime,
+    (now, response_time): (Millis, SystemTime),
 ) -> StoredHead {
     let is_careful = settings.storing.is_careful();
     let strip = Strip {
@@ -214,7 +220,7 @@ fn to_store(
         own_tag: false,
         validator: pending.validator.clone(),
         lifetime: Lifetime {
-            response_time: pending.cache.now(),
+            response_time: now,
             initial_age: millis(plan.initial_age),
             freshness: match plan.unfit {
                 // §5.2.2.4: not without validation, whatever else it says.

@@ -7,12 +7,13 @@
 
 use std::{cell::RefCell, time::SystemTime};
 
-use http::{HeaderMap, HeaderName, HeaderValue, header::CONNECTION};
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{CONNECTION, InvalidHeaderValue},
+};
 
 use crate::{
-    headers::{
-        Strip, Values, has_status_slot, is_left_out, is_slot, listed_by_connection, own_name,
-    },
+    headers::{CACHE_STATUS, Strip, Values, is_left_out, is_slot, listed_by, own_name},
     values::interned,
 };
 
@@ -30,6 +31,8 @@ struct Outline {
     strip: OwnStrip,
     /// The fields of the response, in their order.
     fields: Vec<Field>,
+    /// It gets a date if it has none.
+    is_dated: bool,
     /// As it is stored: with the slots in front, and `Date` behind where the response has none.
     head: HeaderMap,
     slots: usize,
@@ -50,35 +53,70 @@ struct Field {
 enum Fate {
     LeftOut,
     /// `Connection` is left out, and what it lists as well: it has to say the same.
-    Lists(HeaderValue),
+    Lists(Box<[u8]>),
     /// Stored, with this value or one of its own.
     Kept(HeaderValue),
 }
 
-/// The fields to store of a response, where one of its kind is known.
+/// A line of a head that is to be stored.
+#[derive(Clone, Copy)]
+pub(crate) struct Line<'a> {
+    pub(crate) name: &'a HeaderName,
+    pub(crate) value: &'a [u8],
+    pub(crate) is_sensitive: bool,
+}
+
+/// The lines of a head that is to be stored, in their order.
+pub(crate) trait Lines {
+    fn count(&self) -> usize;
+    fn lines(&self) -> impl Iterator<Item = Line<'_>>;
+}
+
+impl Lines for HeaderMap {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn lines(&self) -> impl Iterator<Item = Line<'_>> {
+        self.iter().map(|(name, value)| Line {
+            name,
+            value: value.as_bytes(),
+            is_sensitive: value.is_sensitive(),
+        })
+    }
+}
+
+/// How the lines of a head become what is stored.
+#[derive(Clone, Copy)]
+pub(crate) struct Manner<'a> {
+    pub(crate) strip: Strip<'a>,
+    /// When it came, where it gets a date if it has none.
+    pub(crate) now: Option<SystemTime>,
+}
+
+/// The head to store, where one of its kind is known.
 pub(crate) fn outlined(
-    response: &HeaderMap,
-    strip: Strip<'_>,
-    now: SystemTime,
-) -> Option<HeaderMap> {
+    lines: &(impl Lines + ?Sized),
+    manner: Manner<'_>,
+) -> Result<Option<HeaderMap>, InvalidHeaderValue> {
     KNOWN.with_borrow_mut(|known| {
         for at in 0..known.len() {
-            if let Some(head) = known[at].filled(response, strip, now) {
+            if known[at].is_of(lines, manner) {
+                let filled = known[at].filled(lines, manner)?;
                 known.swap(at, at.saturating_sub(1));
-                return Some(head);
+                return Ok(filled);
             }
         }
-        None
+        Ok(None)
     })
 }
 
-/// Remembers what kind of head that is: the fields of a response, and how they were stored.
-pub(crate) fn learn(response: &HeaderMap, strip: Strip<'_>, stored: &HeaderMap) {
-    // Lines of one name have no places of their own.
-    if response.len() > MAX_FIELDS || response.len() != response.keys_len() {
+/// Remembers what kind of head that is: its lines, and how they were stored.
+pub(crate) fn learn(lines: &(impl Lines + ?Sized), manner: Manner<'_>, stored: &HeaderMap) {
+    if lines.count() > MAX_FIELDS || stored.len() != stored.keys_len() {
         return;
     }
-    let outline = Outline::new(response, strip, stored);
+    let outline = Outline::new(lines, manner, stored);
     KNOWN.with_borrow_mut(|known| {
         known.truncate(MAX_OUTLINES - 1);
         known.push(outline);
@@ -86,87 +124,94 @@ pub(crate) fn learn(response: &HeaderMap, strip: Strip<'_>, stored: &HeaderMap) 
 }
 
 /// Whether a value is the one that is known, for ever and to everybody.
-fn is_known(known: &HeaderValue, value: &HeaderValue) -> bool {
-    known == value && !value.is_sensitive()
+fn is_known(known: &HeaderValue, line: Line<'_>) -> bool {
+    known.as_bytes() == line.value && !line.is_sensitive
 }
 
 impl Outline {
-    fn new(response: &HeaderMap, strip: Strip<'_>, stored: &HeaderMap) -> Self {
+    fn new(lines: &(impl Lines + ?Sized), manner: Manner<'_>, stored: &HeaderMap) -> Self {
+        let Manner { strip, now } = manner;
         let mut head = stored.clone();
-        let status_slot = has_status_slot(response);
+        let status_slot = lines.lines().all(|line| *line.name != CACHE_STATUS);
         let is_of_ours = |name: &&HeaderName| is_slot(name, status_slot);
         let slots = head.keys().take_while(is_of_ours).count();
         for (name, value) in head.iter_mut().skip(slots) {
             let known = interned(name, value.as_bytes()).filter(|_| !value.is_sensitive());
             *value = known.unwrap_or_else(|| HeaderValue::from_static(""));
         }
-        let listed = listed_by_connection(response);
-        let field = |(name, value): (&HeaderName, &HeaderValue)| {
-            let known = head
-                .get(name)
-                .filter(|_| !is_left_out(name, strip, &listed));
-            let fate = match known {
+        let of_connection = lines.lines().filter(|line| *line.name == CONNECTION);
+        let listed = listed_by(of_connection.map(|line| line.value));
+        let field = |line: Line<'_>| {
+            let known = head.get(line.name);
+            let fate = match known.filter(|_| !is_left_out(line.name, strip, &listed)) {
                 Some(known) => Fate::Kept(known.clone()),
-                None if name == CONNECTION => {
-                    // Bytes of its own: it must not keep the buffer of a connection.
-                    let own = HeaderValue::from_bytes(value.as_bytes());
-                    Fate::Lists(own.unwrap_or_else(|_| value.clone()))
-                }
+                None if line.name == CONNECTION => Fate::Lists(line.value.into()),
                 None => Fate::LeftOut,
             };
             Field {
-                name: own_name(name),
+                name: own_name(line.name),
                 fate,
             }
         };
-        let fields = response.iter().map(field).collect();
+        let fields = lines.lines().map(field).collect();
         Self {
             strip: OwnStrip {
                 fields: strip.fields.into(),
                 of_one_exchange: strip.of_one_exchange,
                 set_cookie: strip.set_cookie,
             },
+            is_dated: now.is_some(),
             fields,
             head,
             slots,
         }
     }
 
-    /// The head to store of a response, if it is one of this kind.
-    fn filled(&self, response: &HeaderMap, strip: Strip<'_>, now: SystemTime) -> Option<HeaderMap> {
-        let is_alike = response.len() == self.fields.len()
-            && response.keys_len() == self.fields.len()
+    /// Whether a head is of this kind.
+    fn is_of(&self, lines: &(impl Lines + ?Sized), Manner { strip, now }: Manner<'_>) -> bool {
+        let is_so = |(line, field): (Line<'_>, &Field)| {
+            let is_said = match &field.fate {
+                Fate::Lists(said) => **said == *line.value,
+                Fate::LeftOut | Fate::Kept(_) => true,
+            };
+            *line.name == field.name && is_said
+        };
+        lines.count() == self.fields.len()
+            && now.is_some() == self.is_dated
             && strip.of_one_exchange == self.strip.of_one_exchange
             && strip.set_cookie == self.strip.set_cookie
-            && *strip.fields == *self.strip.fields;
-        if !is_alike {
-            return None;
-        }
-        let mut size = 0;
-        for ((name, value), field) in response.iter().zip(&self.fields) {
-            match &field.fate {
-                _ if *name != field.name => return None,
-                Fate::Lists(said) if said != value => return None,
-                Fate::Kept(known) if !is_known(known, value) => size += value.len(),
-                Fate::LeftOut | Fate::Lists(_) | Fate::Kept(_) => {}
-            }
-        }
+            && *strip.fields == *self.strip.fields
+            && lines.lines().zip(&self.fields).all(is_so)
+    }
+
+    /// The head to store of one of this kind.
+    fn filled(
+        &self,
+        lines: &(impl Lines + ?Sized),
+        manner: Manner<'_>,
+    ) -> Result<Option<HeaderMap>, InvalidHeaderValue> {
+        let of_its_own = |(line, field): (Line<'_>, &Field)| match &field.fate {
+            Fate::Kept(known) if !is_known(known, line) => line.value.len(),
+            Fate::LeftOut | Fate::Lists(_) | Fate::Kept(_) => 0,
+        };
+        let size = lines.lines().zip(&self.fields).map(of_its_own).sum();
         let mut head = self.head.clone();
         let mut values = Values::with_capacity(size);
         let mut places = head.values_mut().skip(self.slots);
-        for (value, field) in response.values().zip(&self.fields) {
+        for (line, field) in lines.lines().zip(&self.fields) {
             if let Fate::Kept(known) = &field.fate {
-                let place = places.next()?;
-                if !is_known(known, value) {
-                    *place = values.own(&field.name, value);
+                let Some(place) = places.next() else {
+                    return Ok(None);
+                };
+                if !is_known(known, line) {
+                    *place = values.own(line)?;
                 }
             }
         }
-        if let Some(place) = places.next() {
-            // §6.6.1 of RFC 9110: a response without a date is as old as its arrival here.
+        if let (Some(place), Some(now)) = (places.next(), manner.now) {
             *place = values.date(now);
         }
-        Some(head)
+        Ok(Some(head))
     }
 }
 
@@ -231,7 +276,12 @@ mod tests {
                 set_cookie: random.below(2) == 0,
             };
             let now = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(round);
-            known += usize::from(outlined(&response, strip, now).is_some());
+            let manner = Manner {
+                strip,
+                now: Some(now),
+            };
+            let outlined = outlined(&response, manner).expect("good values");
+            known += usize::from(outlined.is_some());
             let stored = stored_head(&response, strip, now);
             let anew = new_stored_head(&response, strip, now);
             assert_eq!(written(&stored), written(&anew), "{response:?}");

@@ -664,7 +664,7 @@ impl<S> ResponseCache<S> {
             pending,
             leave,
             lead: Arc::new(Lead::default()),
-            patience: after(self.settings.wait_timeout),
+            patience: None,
             soft: self.settings.soft_timeout.map(after),
             failures: 0,
             is_refresh: false,

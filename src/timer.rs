@@ -20,8 +20,13 @@ use tokio::{
 
 /// So much later; durations beyond all sense are some decades.
 pub(crate) fn after(duration: Duration) -> Instant {
+    later(Instant::now(), duration)
+}
+
+/// The same, counted from another moment.
+pub(crate) fn later(moment: Instant, duration: Duration) -> Instant {
     const DECADES: Duration = Duration::from_secs(1 << 30);
-    Instant::now() + duration.min(DECADES)
+    moment + duration.min(DECADES)
 }
 
 /// The output of `future`, unless it takes longer.

@@ -25,7 +25,7 @@ use crate::{
     policy::{ask, take_conditions},
     refreshing::Refreshing,
     status::Reason,
-    timer::after,
+    timer::later,
     validate::{Asked, version},
 };
 
@@ -55,7 +55,7 @@ where
             guard.end(Ending::Look, Vec::new());
             return Ok(self.hit(hit));
         }
-        let deadline = after(self.settings.fill_timeout);
+        let deadline = self.deadline(&guard);
         self.lead.set(Some(deadline));
         if self.pending.may_fetch_now() {
             let origin = guard.flight().origin();
@@ -78,13 +78,19 @@ where
         self.fill(guard, deadline, None).await
     }
 
+    /// Until when a fill is waited for, by anybody.
+    fn deadline(&self, guard: &Guard) -> Instant {
+        let started = Instant::from_std(guard.flight().started());
+        later(started, self.settings.fill_timeout)
+    }
+
     /// A fill that nobody waits for; what it brings is judged and stored all the same.
     pub(super) async fn fill_alone(
         self: Box<Self>,
         why: Option<Reason>,
     ) -> Answer<ResBody, S::Error> {
         let guard = Guard::alone(self.pending.origin(), Instant::now().into_std());
-        let deadline = after(self.settings.fill_timeout);
+        let deadline = self.deadline(&guard);
         self.fill(guard, deadline, why).await
     }
 
@@ -144,7 +150,6 @@ where
             settings: &self.settings,
             said: self.pending.said(None),
             started: Started {
-                wall: cache.clock().wall(),
                 // What it costs to make it anew is what it cost.
                 at: cache.now().saturating_sub(stored.cost),
                 deadline,
@@ -197,7 +202,6 @@ where
         pass_deadline(request.extensions_mut(), pending.remote_until);
         let fill = Fill {
             started: Started {
-                wall: cache.clock().wall(),
                 at: cache.now(),
                 deadline,
             },

@@ -8,7 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use http::{
     HeaderMap, HeaderName, StatusCode,
-    header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPIRES},
+    header::{
+        AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPIRES, SET_COOKIE,
+    },
 };
 
 use super::{
@@ -93,7 +95,7 @@ pub(crate) fn decide(
         status,
         headers,
         policy,
-        directives: directives(settings, headers, &present),
+        directives: directives(settings, headers, present.cache_control),
         initial_age: match present.age {
             true => freshness::corrected_initial_age(headers, request_time, response_time),
             false => Duration::ZERO,
@@ -123,10 +125,9 @@ pub(crate) fn refused_at_once(
     if status.is_server_error() {
         return None;
     }
-    let present = Present::of(headers);
-    let directives = directives(settings, headers, &present);
-    let set_cookie_allowed = settings.store_set_cookie;
-    may_ever_be_stored(settings, &directives, status, &present, set_cookie_allowed).err()
+    let directives = directives(settings, headers, true);
+    let has_cookie = || headers.contains_key(SET_COOKIE) && !settings.store_set_cookie;
+    may_ever_be_stored(settings, &directives, status, has_cookie).err()
 }
 
 /// What a response says of being cached: in the first targeted field that is heard, else in
@@ -134,11 +135,11 @@ pub(crate) fn refused_at_once(
 fn directives(
     settings: &StoringSettings,
     headers: &HeaderMap,
-    present: &Present,
+    has_cache_control: bool,
 ) -> ResponseDirectives {
     match targeted::read(headers, &settings.targeted) {
         Some(directives) => directives,
-        None if present.cache_control => ResponseDirectives::parse(headers),
+        None if has_cache_control => ResponseDirectives::parse(headers),
         None => ResponseDirectives::default(),
     }
 }
@@ -148,8 +149,7 @@ fn may_ever_be_stored(
     settings: &StoringSettings,
     directives: &ResponseDirectives,
     status: StatusCode,
-    present: &Present,
-    set_cookie_allowed: bool,
+    has_cookie: impl FnOnce() -> bool,
 ) -> Result<(), Reason> {
     // §5.2.2.5; §5.2.2.3: what must be understood, and is, may be stored all the same.
     let is_understood =
@@ -162,8 +162,7 @@ fn may_ever_be_stored(
         return Err(Reason::Private);
     }
     // §7.3: a cookie is for one client; "Connection: Set-Cookie" hides it from nobody.
-    let set_cookie_allowed = set_cookie_allowed || !settings.is_careful();
-    if present.set_cookie && !set_cookie_allowed {
+    if settings.is_careful() && has_cookie() {
         return Err(Reason::SetCookie);
     }
     Ok(())
@@ -317,13 +316,9 @@ impl Response<'_> {
     }
 
     fn may_ever_be_stored(&self, set_cookie_allowed: bool) -> Result<(), Reason> {
-        may_ever_be_stored(
-            self.settings,
-            &self.directives,
-            self.status,
-            &self.present,
-            set_cookie_allowed,
-        )
+        may_ever_be_stored(self.settings, &self.directives, self.status, || {
+            self.present.set_cookie && !set_cookie_allowed
+        })
     }
 
     fn has_a_status_that_is_stored(&self) -> Result<(), Reason> {
