@@ -344,7 +344,12 @@ impl Response<'_> {
     fn has_an_end(&self) -> Result<(), Reason> {
         if self.present.content_type {
             for line in self.headers.get_all(CONTENT_TYPE) {
-                if line.as_bytes().split(|&byte| byte == b',').any(is_stream) {
+                let line = line.as_bytes();
+                let has_stream = match line.contains(&b',') {
+                    true => line.split(|&byte| byte == b',').any(is_stream),
+                    false => is_stream(line),
+                };
+                if has_stream {
                     return Err(Reason::Stream);
                 }
             }
@@ -454,6 +459,12 @@ fn is_understood(status: StatusCode) -> bool {
 /// [`Reason::BodyLength`] if it is no number, or several that differ (RFC 9110, section 8.6).
 pub(crate) fn declared_length(headers: &HeaderMap) -> Result<Option<u64>, Reason> {
     let mut declared = None;
+    let mut lines = headers.get_all(CONTENT_LENGTH).iter();
+    if let (Some(line), None) = (lines.next(), lines.next()) {
+        if let Some(length) = decimal(line.as_bytes()) {
+            return Ok(Some(length));
+        }
+    }
     for line in headers.get_all(CONTENT_LENGTH) {
         for member in members(line.as_bytes()) {
             let length = member.ok().and_then(decimal).ok_or(Reason::BodyLength)?;
