@@ -20,7 +20,7 @@ use crate::{
 /// So many kinds of heads are remembered, those that were seen more often in front.
 const MAX_OUTLINES: usize = 8;
 /// Nothing is remembered of a head with more fields.
-const MAX_FIELDS: usize = 32;
+const MAX_FIELDS: usize = u32::BITS as usize;
 
 thread_local! {
     static KNOWN: RefCell<Vec<Outline>> = const { RefCell::new(Vec::new()) };
@@ -101,8 +101,8 @@ pub(crate) fn outlined(
 ) -> Result<Option<HeaderMap>, InvalidHeaderValue> {
     KNOWN.with_borrow_mut(|known| {
         for at in 0..known.len() {
-            if known[at].is_of(lines, manner) {
-                let filled = known[at].filled(lines, manner)?;
+            if let Some(own) = known[at].own_values(lines, manner) {
+                let filled = known[at].filled(lines, manner, own)?;
                 known.swap(at, at.saturating_sub(1));
                 return Ok(filled);
             }
@@ -167,21 +167,33 @@ impl Outline {
         }
     }
 
-    /// Whether a head is of this kind.
-    fn is_of(&self, lines: &(impl Lines + ?Sized), Manner { strip, now }: Manner<'_>) -> bool {
-        let is_so = |(line, field): (Line<'_>, &Field)| {
-            let is_said = match &field.fate {
-                Fate::Lists(said) => **said == *line.value,
-                Fate::LeftOut | Fate::Kept(_) => true,
-            };
-            *line.name == field.name && is_said
-        };
-        lines.count() == self.fields.len()
+    /// Which values of a head are its own, where it is of this kind.
+    fn own_values(
+        &self,
+        lines: &(impl Lines + ?Sized),
+        Manner { strip, now }: Manner<'_>,
+    ) -> Option<OwnValues> {
+        let is_alike = lines.count() == self.fields.len()
             && now.is_some() == self.is_dated
             && strip.of_one_exchange == self.strip.of_one_exchange
             && strip.set_cookie == self.strip.set_cookie
-            && *strip.fields == *self.strip.fields
-            && lines.lines().zip(&self.fields).all(is_so)
+            && *strip.fields == *self.strip.fields;
+        if !is_alike {
+            return None;
+        }
+        let mut own = OwnValues::default();
+        for (at, (line, field)) in lines.lines().zip(&self.fields).enumerate() {
+            match &field.fate {
+                _ if *line.name != field.name => return None,
+                Fate::Lists(said) if **said != *line.value => return None,
+                Fate::Kept(known) if !is_known(known, line) => {
+                    own.places |= 1 << at;
+                    own.size += line.value.len();
+                }
+                Fate::LeftOut | Fate::Lists(_) | Fate::Kept(_) => {}
+            }
+        }
+        Some(own)
     }
 
     /// The head to store of one of this kind.
@@ -189,21 +201,17 @@ impl Outline {
         &self,
         lines: &(impl Lines + ?Sized),
         manner: Manner<'_>,
+        own: OwnValues,
     ) -> Result<Option<HeaderMap>, InvalidHeaderValue> {
-        let of_its_own = |(line, field): (Line<'_>, &Field)| match &field.fate {
-            Fate::Kept(known) if !is_known(known, line) => line.value.len(),
-            Fate::LeftOut | Fate::Lists(_) | Fate::Kept(_) => 0,
-        };
-        let size = lines.lines().zip(&self.fields).map(of_its_own).sum();
         let mut head = self.head.clone();
-        let mut values = Values::with_capacity(size);
+        let mut values = Values::with_capacity(own.size);
         let mut places = head.values_mut().skip(self.slots);
-        for (line, field) in lines.lines().zip(&self.fields) {
-            if let Fate::Kept(known) = &field.fate {
+        for (at, (line, field)) in lines.lines().zip(&self.fields).enumerate() {
+            if let Fate::Kept(_) = &field.fate {
                 let Some(place) = places.next() else {
                     return Ok(None);
                 };
-                if !is_known(known, line) {
+                if own.places & 1 << at != 0 {
                     *place = values.own(line)?;
                 }
             }
@@ -213,6 +221,15 @@ impl Outline {
         }
         Ok(Some(head))
     }
+}
+
+/// Values that are not those of all heads of their kind.
+#[derive(Debug, Clone, Copy, Default)]
+struct OwnValues {
+    /// A bit for each of the fields.
+    places: u32,
+    /// How many bytes they have.
+    size: usize,
 }
 
 #[cfg(test)]
