@@ -520,11 +520,10 @@ impl Cache {
     }
 
     /// Stores a complete response in memory, and sends it to the remote store if there is one.
-    pub(crate) fn store(&self, place: &Placement, rule: &VaryRule, entry: Arc<Entry>) {
+    pub(crate) fn store(&self, place: &Placement, rule: &VaryRule, entry: Arc<Entry>, now: Millis) {
         if !self.is_enabled() {
             return;
         }
-        let now = self.now();
         let is_fresh = entry.is_fresh(&self.core.log, now);
         self.core.marks.stored(place.mark, is_fresh, now);
         if entry.head.shareable {

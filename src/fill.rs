@@ -9,7 +9,7 @@ use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -60,12 +60,13 @@ impl Job {
             true => tagged(&self.shared.head, &body),
             false => self.shared.head.clone(),
         };
-        let cost = self.cache.now().saturating_sub(self.began);
+        let now = self.cache.now();
+        let cost = now.saturating_sub(self.began);
         let entry = Entry::new(head, body, guard.flight().origin()).with_cost(cost);
         let entry = Arc::new(entry);
         if self.is_stored {
-            self.cache
-                .store(&self.place, &self.shared.rule, entry.clone());
+            let rule = &self.shared.rule;
+            self.cache.store(&self.place, rule, entry.clone(), now);
         }
         entry
     }
@@ -104,13 +105,7 @@ type Frames = SmallVec<[Bytes; 2]>;
 /// Reads the body of a storable response.
 ///
 /// No future: what is ready at once is read at once, and the rest is for a task.
-pub(crate) fn fill_body<B>(
-    cx: &mut Context<'_>,
-    mut guard: Guard,
-    job: Job,
-    body: B,
-    length: Option<u64>,
-) -> Filled<B>
+pub(crate) fn fill_body<B>(mut guard: Guard, job: Job, body: B, length: Option<u64>) -> Filled<B>
 where
     B: Body + Send + 'static,
     B::Data: Send,
@@ -123,6 +118,8 @@ where
         size: 0,
     };
     let mut frames = Frames::new();
+    // Nobody has to be woken for what comes later: whoever reads on asks anew.
+    let cx = &mut Context::from_waker(Waker::noop());
     // What is ready at once is stored or handed out before anybody waits: it takes no room.
     let stop = match reading.read_ready(cx, &mut frames) {
         Some(Read::End) => {

@@ -621,10 +621,11 @@ impl Table {
 
     fn remove(&self, id: &FlightId, flight: &Arc<Flight>) {
         let mut piece = self.piece(id);
-        let removed = match piece.get(id) {
-            Some(known) if Arc::ptr_eq(known, flight) => piece.remove(id),
-            _ => None,
-        };
+        let mut removed = piece.remove(id);
+        // Another one may have taken its place, and keeps that.
+        if let Some(other) = removed.take_if(|known| !Arc::ptr_eq(known, flight)) {
+            piece.insert(id.clone(), other);
+        }
         drop(piece);
         drop(removed);
     }

@@ -20,6 +20,7 @@ use crate::{
         DATE_LENGTH, NAME, age_value, collapsed_value, date_value, hit_value, interned,
         refused_value, stored_value, write_date,
     },
+    outline::{Line, Lines, Manner, learn, outlined},
     status::{Forward, Reason},
 };
 
@@ -130,7 +131,25 @@ pub(crate) fn is_slot(name: &HeaderName, status_slot: bool) -> bool {
 
 /// The fields to store of a response, behind the slots for our own.
 pub(crate) fn stored_head(response: &HeaderMap, strip: Strip<'_>, now: SystemTime) -> HeaderMap {
-    let listed = listed_by_connection(response.get_all(CONNECTION).iter().map(AsRef::as_ref));
+    let manner = Manner {
+        strip,
+        now: Some(now),
+    };
+    if let Ok(Some(stored)) = outlined(response, manner) {
+        return stored;
+    }
+    let stored = new_stored_head(response, strip, now);
+    learn(response, manner, &stored);
+    stored
+}
+
+/// The same, whatever was stored before.
+pub(crate) fn new_stored_head(
+    response: &HeaderMap,
+    strip: Strip<'_>,
+    now: SystemTime,
+) -> HeaderMap {
+    let listed = listed_by(response.get_all(CONNECTION).iter().map(AsRef::as_ref));
     let size = response.values().map(HeaderValue::len).sum();
     let mut stored = Stored::new(response.len(), size, has_status_slot(response));
     for (name, value) in response {
@@ -153,24 +172,49 @@ pub(crate) struct Field<'v> {
 /// As many as nearly every response has at the most.
 pub(crate) type Fields<'v> = SmallVec<[Field<'v>; 24]>;
 
+impl Lines for Fields<'_> {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn lines(&self) -> impl Iterator<Item = Line<'_>> {
+        self.iter().map(|field| Line {
+            name: &field.name,
+            value: field.value,
+            is_sensitive: false,
+        })
+    }
+}
+
 /// The same for fields that were stored before, by any release, and nobody has looked at. Whether
 /// there is a slot for `Cache-Status` is said as well; the `Date` is left to the caller.
 pub(crate) fn stored_fields(fields: Fields<'_>) -> Result<(HeaderMap, bool), InvalidHeaderValue> {
-    let of_connection = fields.iter().filter(|field| field.name == CONNECTION);
-    let listed = listed_by_connection(of_connection.map(|field| field.value));
+    let manner = Manner {
+        // What was stored already lacks what is not stored.
+        strip: Strip::NOTHING,
+        now: None,
+    };
     let status_slot = fields.iter().all(|field| field.name != CACHE_STATUS);
+    if let Some(stored) = outlined(&fields, manner)? {
+        return Ok((stored, status_slot));
+    }
+    let of_connection = fields.iter().filter(|field| field.name == CONNECTION);
+    let listed = listed_by(of_connection.map(|field| field.value));
     let size = fields.iter().map(|field| field.value.len()).sum();
     let mut stored = Stored::new(fields.len(), size, status_slot);
-    for field in fields {
-        // What was stored already lacks what is not stored.
-        if !is_left_out(&field.name, Strip::NOTHING, &listed) {
-            stored.add(field.name, field.value)?;
+    for line in fields.lines() {
+        if !is_left_out(line.name, manner.strip, &listed) {
+            // The name has bytes of its own.
+            stored
+                .head
+                .append(line.name.clone(), stored.values.own(line)?);
         }
     }
+    learn(&fields, manner, &stored.head);
     Ok((stored.head, status_slot))
 }
 
-fn is_left_out(name: &HeaderName, strip: Strip<'_>, listed: &[String]) -> bool {
+pub(crate) fn is_left_out(name: &HeaderName, strip: Strip<'_>, listed: &[String]) -> bool {
     is_of_the_connection(name)
         || (strip.of_one_exchange && is_of_one_exchange(name))
         || (strip.set_cookie && *name == SET_COOKIE)
@@ -181,8 +225,7 @@ fn is_left_out(name: &HeaderName, strip: Strip<'_>, listed: &[String]) -> bool {
 /// A head that is being made to be stored.
 struct Stored {
     head: HeaderMap,
-    /// Those values of it that are not shared with others, in one buffer.
-    values: BytesMut,
+    values: Values,
 }
 
 impl Stored {
@@ -197,54 +240,65 @@ impl Stored {
             head.append(CACHE_STATUS, HeaderValue::from_static(NAME));
         }
         head.append(X_CACHE, word(&HIT));
-        let values = BytesMut::with_capacity(size + DATE_LENGTH);
+        let values = Values::with_capacity(size);
         Self { head, values }
     }
 
     /// A field of a response; both its parts may share a buffer with a connection.
     fn keep(&mut self, name: &HeaderName, value: &HeaderValue) {
-        let is_sensitive = value.is_sensitive();
-        if !is_sensitive {
-            if let Some(shared) = interned(name, value.as_bytes()) {
-                // The names of those are standard ones, which are numbers.
-                self.head.append(name.clone(), shared);
-                return;
-            }
-        }
-        self.values.extend_from_slice(value.as_bytes());
-        let mut own = self.written().unwrap_or_else(|_| value.clone());
-        own.set_sensitive(is_sensitive);
-        self.head.append(own_name(name), own);
-    }
-
-    /// A field from elsewhere.
-    fn add(&mut self, name: HeaderName, value: &[u8]) -> Result<(), InvalidHeaderValue> {
-        let value = match interned(&name, value) {
-            Some(shared) => shared,
-            None => {
-                self.values.extend_from_slice(value);
-                self.written()?
-            }
-        };
-        self.head.append(name, value);
-        Ok(())
+        let own = self.values.own(Line {
+            name,
+            value: value.as_bytes(),
+            is_sensitive: value.is_sensitive(),
+        });
+        self.head
+            .append(own_name(name), own.unwrap_or_else(|_| value.clone()));
     }
 
     /// A response without a date is as old as its arrival here.
     fn add_date(&mut self, now: SystemTime) {
-        write_date(now, &mut self.values);
-        let date = self.written().expect("an HTTP date is visible ASCII");
-        self.head.insert(DATE, date);
+        self.head.insert(DATE, self.values.date(now));
+    }
+}
+
+/// Those values of a head that is being made which are not shared with others, in one buffer.
+pub(crate) struct Values(BytesMut);
+
+impl Values {
+    /// With room for values of so many bytes, and a date.
+    pub(crate) fn with_capacity(size: usize) -> Self {
+        Self(BytesMut::with_capacity(size + DATE_LENGTH))
+    }
+
+    /// A value that shares no buffer with a connection.
+    pub(crate) fn own(&mut self, line: Line<'_>) -> Result<HeaderValue, InvalidHeaderValue> {
+        let shared = match line.is_sensitive {
+            true => None,
+            false => interned(line.name, line.value),
+        };
+        if let Some(shared) = shared {
+            return Ok(shared);
+        }
+        self.0.extend_from_slice(line.value);
+        let mut own = self.last()?;
+        own.set_sensitive(line.is_sensitive);
+        Ok(own)
+    }
+
+    /// The date of a response that came now.
+    pub(crate) fn date(&mut self, now: SystemTime) -> HeaderValue {
+        write_date(now, &mut self.0);
+        self.last().expect("an HTTP date is visible ASCII")
     }
 
     /// What was written last, as a value: a piece of the one buffer of this head.
-    fn written(&mut self) -> Result<HeaderValue, InvalidHeaderValue> {
-        HeaderValue::from_maybe_shared(self.values.split().freeze())
+    fn last(&mut self) -> Result<HeaderValue, InvalidHeaderValue> {
+        HeaderValue::from_maybe_shared(self.0.split().freeze())
     }
 }
 
 /// The names of fields that belong to one connection by its own word.
-fn listed_by_connection<'v>(lines: impl Iterator<Item = &'v [u8]>) -> Vec<String> {
+pub(crate) fn listed_by<'v>(lines: impl Iterator<Item = &'v [u8]>) -> Vec<String> {
     lines
         .flat_map(|line| line.split(|byte| *byte == b','))
         .map(|name| String::from_utf8_lossy(name.trim_ascii()).to_ascii_lowercase())
@@ -264,7 +318,7 @@ pub(crate) fn has_status_slot(response: &HeaderMap) -> bool {
 }
 
 /// A name that shares no buffer with a connection.
-fn own_name(name: &HeaderName) -> HeaderName {
+pub(crate) fn own_name(name: &HeaderName) -> HeaderName {
     HeaderName::from_bytes(name.as_str().as_bytes()).unwrap_or_else(|_| name.clone())
 }
 

@@ -1,7 +1,10 @@
 //! What is done with a response of the inner service: shared and stored, or handed to its client
 //! alone. The rules are in `policy/`; here is what they are asked, and the head that is stored.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use http::{HeaderMap, header::COOKIE, response};
 use tokio::time::Instant;
@@ -22,8 +25,7 @@ use crate::{
 /// When the inner service was called.
 #[derive(Clone, Copy)]
 pub(crate) struct Started {
-    pub(crate) wall: SystemTime,
-    /// The same on the cache's clock.
+    /// On the cache's clock.
     pub(crate) at: Millis,
     /// Later than this nothing is stored or shared.
     pub(crate) deadline: Instant,
@@ -64,7 +66,7 @@ pub(crate) struct Exchange<'a> {
 
 /// A response that may be shared, as far as its head says.
 pub(crate) struct Weighed {
-    plan: Box<Plan>,
+    plan: Plan,
     /// Else it goes to those who wait already and nowhere else.
     pub(crate) is_stored: bool,
     length: Option<u64>,
@@ -137,36 +139,34 @@ pub(crate) fn judge(
     if Instant::now() >= started.deadline {
         return Judged::Refuse(Reason::FillTimeout);
     }
-    let response_time = cache.clock().wall();
+    let (now, response_time) = (cache.now(), cache.clock().wall());
+    let took = Duration::from_millis(now.saturating_sub(started.at));
     let asked = Exchange {
         request,
         authorization: pending.authorization,
         personal: pending.personal,
-        times: [started.wall, response_time],
+        times: [
+            response_time.checked_sub(took).unwrap_or(response_time),
+            response_time,
+        ],
     };
     let weighed = match weigh(settings, &asked, head, exact) {
         Ok(weighed) => weighed,
         Err(reason) => return Judged::Refuse(reason),
     };
     let Weighed {
-        plan,
+        mut plan,
         is_stored,
         length,
         tagged,
     } = weighed;
-    let vary = match settings.key_holds_cookies(pending.personal) {
-        // What the other cookies are does not reach the handler.
-        true => plan.vary.clone().without(&COOKIE),
-        false => plan.vary.clone(),
-    };
-    // Of the cookies of somebody else the key holds nothing: such an entry is not for them.
-    let is_for_all = vary == plan.vary;
-    let plan = Plan {
-        vary,
-        shareable: plan.shareable && is_for_all,
-        shareable_with_authorization: plan.shareable_with_authorization && is_for_all,
-        ..*plan
-    };
+    if settings.key_holds_cookies(pending.personal) && plan.vary.names().contains(&COOKIE) {
+        // What the other cookies are does not reach the handler; and of the cookies of somebody else
+        // the key holds nothing: such an entry is not for them.
+        plan.vary = plan.vary.without(&COOKIE);
+        plan.shareable = false;
+        plan.shareable_with_authorization = false;
+    }
     let values = plan.vary.values(request);
     if values.len() > MAX_KEY {
         return Judged::Refuse(Reason::KeyTooLong);
@@ -176,7 +176,7 @@ pub(crate) fn judge(
     let read_at = said.as_ref().and_then(CachePolicy::read_at_value);
     let shared = Shared {
         values,
-        rule: plan.vary.clone(),
+        rule: std::mem::take(&mut plan.vary),
         place: pending.searched_key_of(&head.headers),
         length,
         unfit: plan.unfit,
@@ -187,7 +187,7 @@ pub(crate) fn judge(
             head,
             plan,
             tagged,
-            response_time,
+            (now, response_time),
         )),
     };
     Judged::Share(Arc::new(shared), is_stored)
@@ -200,7 +200,7 @@ fn to_store(
     head: &response::Parts,
     plan: Plan,
     tagged: Tagged,
-    response_time: SystemTime,
+    (now, response_time): (Millis, SystemTime),
 ) -> StoredHead {
     let is_careful = settings.storing.is_careful();
     let strip = Strip {
@@ -220,7 +220,7 @@ fn to_store(
         own_tag: false,
         validator: pending.validator.clone(),
         lifetime: Lifetime {
-            response_time: pending.cache.now(),
+            response_time: now,
             initial_age: millis(plan.initial_age),
             freshness: match plan.unfit {
                 // §5.2.2.4: not without validation, whatever else it says.

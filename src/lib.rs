@@ -89,6 +89,7 @@ mod layer;
 mod marks;
 mod miss;
 mod nesting;
+mod outline;
 #[cfg(feature = "axum")]
 mod parts;
 mod pattern;

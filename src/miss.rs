@@ -33,6 +33,7 @@ use crate::{
 };
 
 mod calling;
+mod filling;
 
 /// How long those who wait for a body of unknown length wait for its end.
 const OPEN_BODY_WAIT: Duration = Duration::from_millis(250);
@@ -48,8 +49,8 @@ pub(crate) struct Miss<S, ReqBody, ResBody: Body> {
     pub(crate) pending: Box<Pending>,
     pub(crate) leave: Leave,
     pub(crate) lead: Arc<Lead<ResBody>>,
-    /// For all waiting together, however often it begins anew.
-    pub(crate) patience: Instant,
+    /// For all waiting together, however often it begins anew; from the first time on.
+    pub(crate) patience: Option<Instant>,
     /// When it gets what is stale instead, if that may stand in.
     pub(crate) soft: Option<Instant>,
     /// Fills of others that it waited for in vain.
@@ -221,7 +222,6 @@ where
         } = *self;
         let headers = request.headers().clone();
         let started = Started {
-            wall: pending.cache.clock().wall(),
             at: pending.cache.now(),
             deadline: after(settings.fill_timeout),
         };
@@ -276,8 +276,15 @@ where
         Some(response)
     }
 
+    /// Until when it waits for others.
+    fn patience(&mut self) -> Instant {
+        let timeout = self.settings.wait_timeout;
+        *self.patience.get_or_insert_with(|| after(timeout))
+    }
+
     async fn follow(&mut self, ticket: Ticket) -> Waited<ResBody> {
-        if let Some(soft) = self.soft.filter(|soft| *soft < self.patience) {
+        let patience = self.patience();
+        if let Some(soft) = self.soft.filter(|soft| *soft < patience) {
             let head = poll_fn(|cx| ticket.poll_head(cx).map(drop));
             if until(soft, head).await.is_none() {
                 if let Some(response) = self.stood_in(Failure::Slow) {
@@ -286,7 +293,7 @@ where
             }
         }
         let head = poll_fn(|cx| ticket.poll_head(cx));
-        let Some(outcome) = until(self.patience, head).await else {
+        let Some(outcome) = until(patience, head).await else {
             return Waited::Slow(Reason::WaitTimeout);
         };
         let (shared, entry) = match outcome {
@@ -377,7 +384,7 @@ where
     /// Waits until a fill is over that started before a request that wants a newer one.
     async fn follow_to_end(&mut self, ticket: Ticket) -> Waited<ResBody> {
         let end = poll_fn(|cx| ticket.poll_end(cx));
-        match until(self.patience, end).await {
+        match until(self.patience(), end).await {
             Some(_) => Waited::Again,
             None => Waited::Slow(Reason::WaitTimeout),
         }

@@ -501,14 +501,14 @@ impl<S> ResponseCache<S> {
         }
         // A fill takes the conditions off the request, and gets all of the response, which goes on
         // to the store when its starter has been told that nothing is new.
-        let may_fill = !lookup.is_head && settings.detach && !is_for_origin(head.headers);
+        let may_fill = || !lookup.is_head && settings.detach && !is_for_origin(head.headers);
         // What fills nothing is answered from the remote store, or from a fill under way if it is a
         // HEAD; otherwise:
         pending.otherwise = if lookup.directives.only_if_cached {
             Otherwise::Unsatisfied
         } else if lookup.range {
             Otherwise::Pass(Reason::Range)
-        } else if lookup.conditional && (pending.alone.is_some() || !may_fill) {
+        } else if lookup.conditional && (pending.alone.is_some() || !may_fill()) {
             Otherwise::Pass(Reason::Conditional)
         } else if lookup.is_head {
             Otherwise::Pass(Reason::Head)
@@ -664,7 +664,7 @@ impl<S> ResponseCache<S> {
             pending,
             leave,
             lead: Arc::new(Lead::default()),
-            patience: after(self.settings.wait_timeout),
+            patience: None,
             soft: self.settings.soft_timeout.map(after),
             failures: 0,
             is_refresh: false,

@@ -2,7 +2,7 @@
 //!
 //! Digests serve as keys of the invalidation log, because a collision only makes one more miss.
 
-use std::{hash::Hasher, sync::Arc};
+use std::{borrow::Cow, hash::Hasher, sync::Arc};
 
 use crate::key::{hasher, normal_authority};
 
@@ -41,7 +41,7 @@ pub(crate) struct Subject {
 impl Resource {
     pub(crate) fn new(authority: Option<&str>, path: &str, query: Option<&str>) -> Self {
         Self {
-            authority: comparable(authority),
+            authority: comparable(authority).into_owned(),
             path: path.to_owned(),
             query: query.map(str::to_owned),
         }
@@ -132,10 +132,10 @@ impl Target {
 }
 
 /// Over-invalidating is harmless, so both default ports are dropped whatever the scheme is.
-fn comparable(authority: Option<&str>) -> String {
+fn comparable(authority: Option<&str>) -> Cow<'_, str> {
     let authority = authority.unwrap_or("");
-    let without = normal_authority(Some("http"), authority);
-    normal_authority(Some("https"), &without).into_owned()
+    let without = authority.strip_suffix(":80").unwrap_or(authority);
+    normal_authority(Some("https"), without)
 }
 
 fn origin(authority: Option<&str>) -> u64 {

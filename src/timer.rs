@@ -20,8 +20,13 @@ use tokio::{
 
 /// So much later; durations beyond all sense are some decades.
 pub(crate) fn after(duration: Duration) -> Instant {
+    later(Instant::now(), duration)
+}
+
+/// The same, counted from another moment.
+pub(crate) fn later(moment: Instant, duration: Duration) -> Instant {
     const DECADES: Duration = Duration::from_secs(1 << 30);
-    Instant::now() + duration.min(DECADES)
+    moment + duration.min(DECADES)
 }
 
 /// The output of `future`, unless it takes longer.
@@ -76,7 +81,7 @@ pub(crate) async fn pause(duration: Duration) -> bool {
 
 /// A timer of this runtime. Whether it has any is not to be asked, only to be tried, which tells the
 /// panic hook when it has none; so each thread tries once for a runtime.
-fn timer(deadline: Instant) -> Option<Sleep> {
+pub(crate) fn timer(deadline: Instant) -> Option<Sleep> {
     thread_local! {
         static HAS_NONE: Cell<Option<Id>> = const { Cell::new(None) };
     }

@@ -197,13 +197,15 @@ impl Asked<'_> {
                 }
                 let origin = guard.flight().origin();
                 let updated = with_tag_of(&stored.head, &shared.head, &mut head.headers);
-                let cost = cache.now().saturating_sub(started.at);
+                let now = cache.now();
+                let cost = now.saturating_sub(started.at);
                 let entry = Entry::new(updated, stored.body.clone(), origin).with_cost(cost);
                 let entry = Arc::new(entry);
                 let (rule, unfit, mark) = (shared.rule.clone(), shared.unfit, pending.mark);
                 let key = pending.key_of(&head.headers);
                 pending.make_way(&key);
-                cache.store(&placement(&pending, key, request), &rule, entry.clone());
+                let place = placement(&pending, key, request);
+                cache.store(&place, &rule, entry.clone(), now);
                 match unfit {
                     None => guard.complete(shared, entry, Vec::new()),
                     Some(reason) => drop(unshared(&cache, guard, reason, &shared, mark)),
@@ -332,5 +334,5 @@ pub(crate) fn hear_head<B>(
     let entry = Entry::new(updated, stored.body.clone(), origin).with_cost(stored.cost);
     let entry = Arc::new(entry);
     let place = placement(pending, pending.key_of(&head.headers), request.clone());
-    cache.store(&place, &shared.rule, entry);
+    cache.store(&place, &shared.rule, entry, cache.now());
 }

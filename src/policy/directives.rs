@@ -5,6 +5,8 @@
 //! (§4.2.1: what is invalid is encouraged to count as stale). What the directives lead to is not
 //! decided here.
 
+use std::cell::RefCell;
+
 use http::{
     HeaderMap,
     header::{CACHE_CONTROL, PRAGMA},
@@ -35,6 +37,32 @@ pub(crate) struct ResponseDirectives {
 impl ResponseDirectives {
     /// Reads all `Cache-Control` lines of a response.
     pub(crate) fn parse(headers: &HeaderMap) -> Self {
+        /// Longer lines are not remembered.
+        const MAX_LINE: usize = 128;
+        thread_local! {
+            static LAST: RefCell<(Vec<u8>, ResponseDirectives)> = RefCell::default();
+        }
+        let mut lines = headers.get_all(CACHE_CONTROL).iter();
+        let only = match (lines.next(), lines.next()) {
+            (None, _) => return Self::default(),
+            (Some(line), None) => Some(line.as_bytes()),
+            (Some(_), Some(_)) => None,
+        };
+        let Some(line) = only.filter(|line| line.len() <= MAX_LINE) else {
+            return Self::parse_anew(headers);
+        };
+        // One line, and mostly the same as that of the response before.
+        LAST.with_borrow_mut(|(known, directives)| {
+            if known != line {
+                *directives = Self::parse_anew(headers);
+                known.clear();
+                known.extend_from_slice(line);
+            }
+            *directives
+        })
+    }
+
+    fn parse_anew(headers: &HeaderMap) -> Self {
         let mut directives = Self::default();
         let readable = each(headers, |name, argument| directives.apply(name, argument));
         // §5.2: an open quote may hide any directive, so the strongest is assumed.

@@ -31,9 +31,12 @@ pub(crate) fn cache_group_invalidation(headers: &HeaderMap) -> Vec<String> {
 /// §2 and §3: a list of strings. One member of another type, and the field is no such list (RFC 9651,
 /// section 4.2: it is ignored as a whole).
 fn groups(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
+    let Some(members) = list(headers, name) else {
+        return Vec::new();
+    };
     let mut groups: Vec<String> = Vec::new();
     let mut known = HashSet::new();
-    for member in list(headers, name).unwrap_or_default() {
+    for member in members {
         let Value::String(group) = member else {
             return Vec::new();
         };

@@ -113,6 +113,7 @@ mod groups;
 mod handler;
 mod invalidation;
 mod nominated;
+mod present;
 mod ranges;
 mod reuse;
 mod search;

@@ -10,7 +10,6 @@ use http::{
     HeaderMap, HeaderName, StatusCode,
     header::{
         AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPIRES, SET_COOKIE,
-        TRAILER,
     },
 };
 
@@ -19,6 +18,7 @@ use super::{
     facts::{Preset, RequestFacts, StoringSettings},
     freshness::{self, Freshness, LONGEST},
     handler::CachePolicy,
+    present::Present,
     syntax::{cut, decimal, members, trim},
     targeted, validation,
     vary::{self, VaryRule},
@@ -39,11 +39,15 @@ const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 /// What becomes of a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "it is taken apart where it was made, and a box would be one for each fill"
+)]
 pub(crate) enum Decision {
     /// It is stored, and answers whoever the plan lets.
-    Store(Box<Plan>),
+    Store(Plan),
     /// A failure of the server: it may answer those who wait for it already, and is never stored.
-    ShareOnly(Box<Plan>),
+    ShareOnly(Plan),
     /// It answers its own request alone.
     Refuse(Reason),
 }
@@ -84,25 +88,29 @@ pub(crate) fn decide(
     request_time: SystemTime,
     response_time: SystemTime,
 ) -> Decision {
+    let present = Present::of(headers);
     let response = Response {
         settings,
         request,
         status,
         headers,
         policy,
-        directives: targeted::read(headers, &settings.targeted)
-            .unwrap_or_else(|| ResponseDirectives::parse(headers)),
-        initial_age: freshness::corrected_initial_age(headers, request_time, response_time),
+        directives: directives(settings, headers, present.cache_control),
+        initial_age: match present.age {
+            true => freshness::corrected_initial_age(headers, request_time, response_time),
+            false => Duration::ZERO,
+        },
+        present,
     };
     if status.is_server_error() && settings.is_careful() {
         return match response.shared_failure() {
-            Ok(plan) => Decision::ShareOnly(Box::new(plan)),
+            Ok(plan) => Decision::ShareOnly(plan),
             // Never stored anyway; what else was wrong with it is not worth a word.
             Err(_) => Decision::Refuse(Reason::Status),
         };
     }
     match response.stored(response_time) {
-        Ok(plan) => Decision::Store(Box::new(plan)),
+        Ok(plan) => Decision::Store(plan),
         Err(reason) => Decision::Refuse(reason),
     }
 }
@@ -117,10 +125,23 @@ pub(crate) fn refused_at_once(
     if status.is_server_error() {
         return None;
     }
-    let directives = targeted::read(headers, &settings.targeted)
-        .unwrap_or_else(|| ResponseDirectives::parse(headers));
-    let set_cookie_allowed = settings.store_set_cookie;
-    may_ever_be_stored(settings, &directives, status, headers, set_cookie_allowed).err()
+    let directives = directives(settings, headers, true);
+    let has_cookie = || headers.contains_key(SET_COOKIE) && !settings.store_set_cookie;
+    may_ever_be_stored(settings, &directives, status, has_cookie).err()
+}
+
+/// What a response says of being cached: in the first targeted field that is heard, else in
+/// `Cache-Control`.
+fn directives(
+    settings: &StoringSettings,
+    headers: &HeaderMap,
+    has_cache_control: bool,
+) -> ResponseDirectives {
+    match targeted::read(headers, &settings.targeted) {
+        Some(directives) => directives,
+        None if has_cache_control => ResponseDirectives::parse(headers),
+        None => ResponseDirectives::default(),
+    }
 }
 
 /// Whether what a response says of itself lets it be stored at all.
@@ -128,8 +149,7 @@ fn may_ever_be_stored(
     settings: &StoringSettings,
     directives: &ResponseDirectives,
     status: StatusCode,
-    headers: &HeaderMap,
-    set_cookie_allowed: bool,
+    has_cookie: impl FnOnce() -> bool,
 ) -> Result<(), Reason> {
     // §5.2.2.5; §5.2.2.3: what must be understood, and is, may be stored all the same.
     let is_understood =
@@ -142,8 +162,7 @@ fn may_ever_be_stored(
         return Err(Reason::Private);
     }
     // §7.3: a cookie is for one client; "Connection: Set-Cookie" hides it from nobody.
-    let set_cookie_allowed = set_cookie_allowed || !settings.is_careful();
-    if headers.contains_key(SET_COOKIE) && !set_cookie_allowed {
+    if settings.is_careful() && has_cookie() {
         return Err(Reason::SetCookie);
     }
     Ok(())
@@ -158,6 +177,7 @@ struct Response<'a> {
     policy: Option<&'a CachePolicy>,
     directives: ResponseDirectives,
     initial_age: Duration,
+    present: Present,
 }
 
 impl Response<'_> {
@@ -190,10 +210,14 @@ impl Response<'_> {
     fn freshness(&self, now: SystemTime) -> Result<(Freshness, Option<Reason>), Reason> {
         // RFC 9110, section 7.6.1: not kept, and once the rest was updated by a 304 (§3.2) nobody would
         // know what it said.
-        let is_lost = |name: &HeaderName| {
-            self.headers.contains_key(name) && vary::is_for_the_connection(name, self.headers)
+        let is_lost = |is_there: bool, name: &HeaderName| {
+            is_there && vary::is_for_the_connection(name, self.headers)
         };
-        if [CACHE_CONTROL, EXPIRES].iter().any(is_lost) {
+        let present = &self.present;
+        let are_lost = present.connection
+            && (is_lost(present.cache_control, &CACHE_CONTROL)
+                || is_lost(present.expires, &EXPIRES));
+        if are_lost {
             return Err(Reason::Stale);
         }
         let freshness = freshness::lifetime(
@@ -258,9 +282,9 @@ impl Response<'_> {
         );
         let if_error = window(directives.stale_if_error, settings.stale_if_error);
         // Where the inner service cannot be reached any age is better than none (§4.2.4).
-        let is_of_use = validation::has_validator(self.headers)
-            || settings.has_validator
-            || (allowed && settings.keeps_stale);
+        let has_validator = self.present.validator && validation::has_validator(self.headers);
+        let is_of_use =
+            has_validator || settings.has_validator || (allowed && settings.keeps_stale);
         let kept = match is_of_use {
             true => freshness.lifetime.clamp(LEAST_KEPT, MOST_KEPT),
             false => Duration::ZERO,
@@ -292,13 +316,9 @@ impl Response<'_> {
     }
 
     fn may_ever_be_stored(&self, set_cookie_allowed: bool) -> Result<(), Reason> {
-        may_ever_be_stored(
-            self.settings,
-            &self.directives,
-            self.status,
-            self.headers,
-            set_cookie_allowed,
-        )
+        may_ever_be_stored(self.settings, &self.directives, self.status, || {
+            self.present.set_cookie && !set_cookie_allowed
+        })
     }
 
     fn has_a_status_that_is_stored(&self) -> Result<(), Reason> {
@@ -322,13 +342,20 @@ impl Response<'_> {
 
     /// Streams are passed on at once: whoever waited for their end would wait in vain.
     fn has_an_end(&self) -> Result<(), Reason> {
-        for line in self.headers.get_all(CONTENT_TYPE) {
-            if line.as_bytes().split(|&byte| byte == b',').any(is_stream) {
-                return Err(Reason::Stream);
+        if self.present.content_type {
+            for line in self.headers.get_all(CONTENT_TYPE) {
+                let line = line.as_bytes();
+                let has_stream = match line.contains(&b',') {
+                    true => line.split(|&byte| byte == b',').any(is_stream),
+                    false => is_stream(line),
+                };
+                if has_stream {
+                    return Err(Reason::Stream);
+                }
             }
         }
         // RFC 9110, section 6.6.2: what comes after the body cannot be stored with the head.
-        if self.headers.contains_key(TRAILER) {
+        if self.present.trailer {
             return Err(Reason::Trailers);
         }
         Ok(())
@@ -336,6 +363,9 @@ impl Response<'_> {
 
     /// §4.1, and what goes unsaid.
     fn vary(&self) -> Result<VaryRule, Reason> {
+        if !self.present.vary {
+            return Ok(VaryRule::default());
+        }
         let silent = freshness::is_silent(&self.directives, self.headers);
         vary::rule(self.request, self.settings, self.headers, silent)
     }
@@ -375,16 +405,14 @@ impl Response<'_> {
 
     /// The length that it declares, if it is not too long.
     fn fits(&self) -> Result<Option<u64>, Reason> {
-        let length = declared_length(self.headers)?;
+        let length = match self.present.content_length {
+            true => declared_length(self.headers)?,
+            false => None,
+        };
         if length.is_some_and(|bytes| bytes > self.settings.max_body_size) {
             return Err(Reason::BodyTooLarge);
         }
-        let bytes: usize = self
-            .headers
-            .iter()
-            .map(|(name, value)| name.as_str().len() + value.len())
-            .sum();
-        if self.headers.len() > MAX_HEAD_FIELDS || bytes > MAX_HEAD_BYTES {
+        if self.headers.len() > MAX_HEAD_FIELDS || self.present.bytes > MAX_HEAD_BYTES {
             return Err(Reason::HeadTooLarge);
         }
         Ok(length)
@@ -431,6 +459,12 @@ fn is_understood(status: StatusCode) -> bool {
 /// [`Reason::BodyLength`] if it is no number, or several that differ (RFC 9110, section 8.6).
 pub(crate) fn declared_length(headers: &HeaderMap) -> Result<Option<u64>, Reason> {
     let mut declared = None;
+    let mut lines = headers.get_all(CONTENT_LENGTH).iter();
+    if let (Some(line), None) = (lines.next(), lines.next()) {
+        if let Some(length) = decimal(line.as_bytes()) {
+            return Ok(Some(length));
+        }
+    }
     for line in headers.get_all(CONTENT_LENGTH) {
         for member in members(line.as_bytes()) {
             let length = member.ok().and_then(decimal).ok_or(Reason::BodyLength)?;

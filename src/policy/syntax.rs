@@ -29,6 +29,12 @@ impl<'a> Iterator for Members<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let line = self.rest.take()?;
+        if !line.contains(&b'"') {
+            // Most have no quoted strings, and then every comma counts.
+            let (member, rest) = cut(line, b',');
+            self.rest = rest;
+            return Some(Ok(trim(member)));
+        }
         let mut quotes = Quotes::default();
         for (at, &byte) in line.iter().enumerate() {
             if !quotes.inside(byte) && byte == b',' {
@@ -86,11 +92,24 @@ pub(crate) fn cut(bytes: &[u8], separator: u8) -> (&[u8], Option<&[u8]>) {
 
 /// RFC 9110, section 5.6.2: at least one character, each of them a `tchar`.
 pub(crate) fn is_token(bytes: &[u8]) -> bool {
-    !bytes.is_empty()
-        && bytes
-            .iter()
-            .all(|&byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+    !bytes.is_empty() && bytes.iter().all(|&byte| IS_TCHAR[byte as usize])
 }
+
+const IS_TCHAR: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let others = b"!#$%&'*+-.^_`|~";
+    let mut at = 0;
+    while at < others.len() {
+        table[others[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
 
 /// A number of digits only, as large as `u64` can hold; what is larger is `u64::MAX`.
 pub(crate) fn decimal(bytes: &[u8]) -> Option<u64> {
