@@ -17,3 +17,8 @@ pub mod invalidation {}
 #[cfg(any(feature = "redis", not(doctest)))]
 #[doc = include_str!("docs/redis.md")]
 pub mod redis {}
+
+// Likewise.
+#[cfg(any(feature = "redis", not(doctest)))]
+#[doc = include_str!("docs/nodes.md")]
+pub mod nodes {}
