@@ -32,6 +32,7 @@ use crate::{
     stats::{Counters, Gauges, Stats},
     status::Reason,
     store::{
+        lease::Lease,
         memory::Memory,
         remote::{Remote, RemoteSettings},
     },
@@ -229,6 +230,10 @@ impl Cache {
     /// ```
     pub fn invalidate(&self, selector: impl Into<Selector>) -> Invalidated {
         let selector = selector.into();
+        if let Err(why) = selector.check() {
+            tracing::warn!(target: "tower_response_cache", "nothing was invalidated: {why}");
+            return Invalidated::new(self.sequence().number(), Others::Refused(why));
+        }
         let done = self.record(&selector);
         // What became stale may still be served: it stays where it is.
         if let (Some(remote), Kind::Resource(resource), false) =
@@ -534,7 +539,8 @@ impl Cache {
         }
         self.core.counters.stored();
         if let (Some(remote), Some(path)) = (self.remote(), &place.path) {
-            remote.put(path, &place.key, rule, &place.request, entry);
+            let lease = place.lease.clone();
+            remote.put(path, &place.key, rule, &place.request, entry, lease);
         }
     }
 
@@ -701,6 +707,8 @@ pub(crate) struct Placement {
     pub(crate) key: Key,
     /// For the remote store, if the entry goes there.
     pub(crate) path: Option<String>,
+    /// Given back when the entry is there, or will not be.
+    pub(crate) lease: Option<Arc<Lease>>,
     /// The fields that the client sent, from which variants are told.
     pub(crate) request: HeaderMap,
     /// The key of marks.

@@ -46,6 +46,54 @@ impl BuildError {
     }
 }
 
+/// A tag or a pattern that makes no sense.
+///
+/// Its message is one sentence that says which and why.
+///
+/// # Examples
+///
+/// ```
+/// use tower_response_cache::{Cache, Selector};
+///
+/// let selector = Selector::tag("user:*");
+/// let error = selector.check().unwrap_err();
+/// assert_eq!(
+///     error.to_string(),
+///     "the tag \"user:*\" has a '*' in it, which means nothing in a tag; use Selector::path or Selector::values for patterns",
+/// );
+/// let done = Cache::in_memory().invalidate(selector);
+/// assert_eq!(done.refused(), Some(&error), "nothing was invalidated");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SelectorError(String);
+
+impl SelectorError {
+    pub(crate) fn tag(tag: &str, what: &str) -> Self {
+        Self(format!("the tag {:?} {what}", shortened(tag)))
+    }
+
+    pub(crate) fn pattern(pattern: &str, what: &str) -> Self {
+        Self(format!("the pattern {:?} {what}", shortened(pattern)))
+    }
+}
+
+impl fmt::Display for SelectorError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for SelectorError {}
+
+/// As much of a text as fits into a sentence.
+fn shortened(text: &str) -> String {
+    let start: String = text.chars().take(32).collect();
+    match start.len() < text.len() {
+        true => format!("{start}\u{2026}"),
+        false => start,
+    }
+}
+
 #[cfg(feature = "redis")]
 mod redis {
     use super::BuildError;

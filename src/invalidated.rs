@@ -2,7 +2,10 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::{error::StoreError, store::coherence::Coherence};
+use crate::{
+    error::{SelectorError, StoreError},
+    store::coherence::Coherence,
+};
 
 /// What [`Cache::invalidate`](crate::Cache::invalidate) has done.
 ///
@@ -39,6 +42,8 @@ pub(crate) enum Others {
     /// A store without a log, which tells nobody.
     Untold,
     Told(Arc<Coherence>),
+    /// Nothing was done.
+    Refused(SelectorError),
 }
 
 impl Invalidated {
@@ -58,7 +63,17 @@ impl Invalidated {
     pub fn is_pending(&self) -> bool {
         match &self.others {
             Others::Told(coherence) => !coherence.is_told(self.sequence),
-            Others::Nobody | Others::Untold => false,
+            Others::Nobody | Others::Untold | Others::Refused(_) => false,
+        }
+    }
+
+    /// Why nothing was invalidated, here or elsewhere: the selector makes no sense
+    /// ([`Selector::check`](crate::Selector::check)). A warning says so, too.
+    #[must_use]
+    pub fn refused(&self) -> Option<&SelectorError> {
+        match &self.others {
+            Others::Refused(why) => Some(why),
+            Others::Nobody | Others::Untold | Others::Told(_) => None,
         }
     }
 
@@ -68,7 +83,7 @@ impl Invalidated {
     ///
     /// # Errors
     ///
-    /// Why it does not have it. It is done on this node all the same, and the others are told as soon
+    /// Why it does not have it: the selector was refused, or the store cannot be told now. Then it is done on this node all the same, and the others are told as soon
     /// as the store can be reached, unless the process ends before.
     pub async fn everywhere(&self) -> Result<(), StoreError> {
         match &self.others {
@@ -77,6 +92,7 @@ impl Invalidated {
                 "this store keeps no log of invalidations: other nodes go on with what they have in memory",
             )),
             Others::Told(coherence) => coherence.told(self.sequence).await,
+            Others::Refused(why) => Err(StoreError::refused(why.to_string())),
         }
     }
 }

@@ -134,7 +134,7 @@ pub mod fuzzing;
 mod test_util;
 #[cfg(any(feature = "test-util", test))]
 pub use clock::ManualClock;
-pub use error::{BuildError, StoreError, StoreErrorKind};
+pub use error::{BuildError, SelectorError, StoreError, StoreErrorKind};
 pub use future::ResponseFuture;
 pub use headers::StatusHeaders;
 pub use health::Health;

@@ -4,7 +4,7 @@
 use std::{hash::Hasher, sync::Arc, time::Duration};
 
 use http::{HeaderMap, StatusCode};
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     admission::Lookup,
@@ -25,6 +25,7 @@ use crate::{
     settings::Settings,
     status::{Forward, Reason},
     store::{
+        lease::{Lease, Taken},
         memory::Found,
         remote::{Ask, DEADLINE, Looked, Remote},
     },
@@ -65,6 +66,8 @@ pub(crate) struct Pending {
     max_waiting: usize,
     /// For the remote store; `None` where there is none, or the layer's entries stay here.
     pub(crate) path: Option<String>,
+    /// The right to fill it, among all nodes.
+    pub(crate) lease: Option<Arc<Lease>>,
     /// Until when the request may wait for the remote store, nested layers included.
     pub(crate) remote_until: Option<Instant>,
     /// The longest frame that is read.
@@ -159,6 +162,7 @@ impl Pending {
             fill_timeout: settings.fill_timeout,
             max_waiting: settings.max_waiting,
             path: remote.map(|_| lookup.parts.path.to_owned()),
+            lease: None,
             remote_until: remote.map(|_| remote_end(head)),
             frame_limit: longest_frame(settings),
             local,
@@ -477,6 +481,24 @@ impl Pending {
             (Looked::Same | Looked::Unknown, None) => {}
         }
         self.look(request)
+    }
+
+    /// Asks for the lease of its key, for so long.
+    pub(crate) async fn take_lease(&mut self, life: Duration) -> Option<Arc<Notify>> {
+        let (Some(remote), Some(path)) = (self.cache.remote(), &self.path) else {
+            return None;
+        };
+        match remote.lease(path, &self.key, life).await {
+            Taken::Held(lease) => self.lease = Some(lease),
+            Taken::Elsewhere(given_back) => return Some(given_back),
+            Taken::Unknown => {}
+        }
+        None
+    }
+
+    /// It may ask the remote store once more.
+    pub(crate) fn ask_again(&mut self) {
+        self.remote_until = self.remote_until.map(|_| after(DEADLINE));
     }
 
     /// What memory has and the remote store may have something newer for.

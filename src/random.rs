@@ -2,11 +2,16 @@
 
 use std::hash::{BuildHasher, RandomState};
 
+/// Any number.
+pub(crate) fn number() -> u64 {
+    // The keys of each state differ.
+    RandomState::new().hash_one(())
+}
+
 /// A number of at least 0 and below 1.
 pub(crate) fn fraction() -> f64 {
-    // The keys of each state differ; 53 bits are all that a fraction holds.
-    let random = RandomState::new().hash_one(()) >> 11;
-    random as f64 / (1_u64 << 53) as f64
+    // 53 bits are all that a fraction holds.
+    (number() >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 #[cfg(test)]

@@ -5,14 +5,21 @@ use std::borrow::Cow;
 use http::{HeaderValue, Request, Uri, header::HOST, request::Parts};
 
 use crate::{
+    error::SelectorError,
     pattern::Pattern,
     target::{Resource, Space},
 };
 
+/// In bytes.
+pub(crate) const LONGEST_TAG: usize = 256;
+const LONGEST_PATTERN: usize = 4_096;
+const MOST_STARS: usize = 64;
+
 /// A name under which responses are invalidated together, whatever their URIs are.
 ///
-/// Any text, compared as it is; one of more than 256 bytes is no error, but nothing that is stored has it. A response has up to 32 of them, given by its
-/// handler ([`Tags`](crate::Tags), [`CachePolicy::tag`](crate::CachePolicy::tag)), by `Cache-Groups`
+/// A text of 1 to 256 bytes, compared as it is, without control characters and without `*`, `,`, `{` and
+/// `}`, which mean something elsewhere: a response with another one is not stored, and an invalidation by
+/// one is refused ([`Selector::check`]). A response has up to 32 of them, given by its handler ([`Tags`](crate::Tags), [`CachePolicy::tag`](crate::CachePolicy::tag)), by `Cache-Groups`
 /// (RFC 9875), or by a field of the layer's choice
 /// ([`tag_field`](crate::ResponseCacheLayer::tag_field)).
 ///
@@ -48,6 +55,26 @@ impl Tag {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it is one that something stored can have.
+    pub(crate) fn check(&self) -> Result<(), SelectorError> {
+        let text = self.as_str();
+        let says = |what: &str| Err(SelectorError::tag(text, what));
+        if text.is_empty() {
+            return says("is empty; give it a name");
+        }
+        if text.len() > LONGEST_TAG {
+            return says("is longer than 256 bytes; use a shorter name");
+        }
+        match text.chars().find(|c| c.is_control() || "*,{}".contains(*c)) {
+            None => Ok(()),
+            Some('*') => says(
+                "has a '*' in it, which means nothing in a tag; use Selector::path or Selector::values for patterns",
+            ),
+            Some(',') => says("has a ',' in it, which separates tags; give several of them"),
+            Some(_) => says("has a brace or a control character in it; leave that out"),
+        }
     }
 }
 
@@ -232,6 +259,41 @@ impl Selector {
     #[must_use]
     pub fn value_prefix(prefix: &str) -> Self {
         Kind::Pattern(Space::Value, Pattern::Prefix(prefix.into())).into()
+    }
+
+    /// Whether it selects anything that can be stored.
+    ///
+    /// [`Cache::invalidate`](crate::Cache::invalidate) asks by itself, and invalidates nothing where it does not.
+    ///
+    /// # Errors
+    ///
+    /// A tag that nothing stored can have; a pattern of more than 4,096 bytes, or with more than 64 `*`.
+    ///
+    /// ```
+    /// use tower_response_cache::Selector;
+    ///
+    /// assert!(Selector::tag("users").check().is_ok());
+    /// assert!(Selector::tag("").check().is_err());
+    /// assert!(Selector::path(&"*a".repeat(65)).check().is_err());
+    /// ```
+    pub fn check(&self) -> Result<(), SelectorError> {
+        match &self.kind {
+            Kind::Tag(tag) => tag.check(),
+            Kind::Pattern(
+                _,
+                Pattern::Exact(text) | Pattern::Prefix(text) | Pattern::Glob(text),
+            ) => {
+                let says = |what: &str| Err(SelectorError::pattern(text, what));
+                if text.len() > LONGEST_PATTERN {
+                    return says("is longer than 4,096 bytes; a prefix or a tag does as well");
+                }
+                match text.bytes().filter(|byte| *byte == b'*').count() {
+                    stars if stars > MOST_STARS => says("has more than 64 '*'; use a tag"),
+                    _ => Ok(()),
+                }
+            }
+            Kind::All | Kind::Resource(_) | Kind::Group { .. } => Ok(()),
+        }
     }
 
     /// The same, but what is selected becomes stale instead of unusable.

@@ -163,6 +163,8 @@ pub(crate) struct Settings {
     pub(crate) wait_timeout: Duration,
     pub(crate) soft_timeout: Option<Duration>,
     pub(crate) max_waiting: usize,
+    /// So long a fill waits for that of another node.
+    pub(crate) lease: Option<Duration>,
     pub(crate) overflow: Overflow,
     /// How eagerly what is fresh is refreshed ahead of its end; 0: not at all.
     pub(crate) refresh_ahead: f64,
@@ -208,6 +210,7 @@ impl Settings {
             wait_timeout: Duration::from_secs(5),
             soft_timeout: None,
             max_waiting: 16_384,
+            lease: None,
             overflow: Overflow::default(),
             refresh_ahead: 0.0,
             closures: Vec::new(),
@@ -316,6 +319,7 @@ impl fmt::Debug for Settings {
             .field("wait_timeout", &self.wait_timeout)
             .field("soft_timeout", &self.soft_timeout)
             .field("max_waiting", &self.max_waiting)
+            .field("lease", &self.lease)
             .field("overflow", &self.overflow)
             .field("refresh_ahead", &self.refresh_ahead)
             .finish_non_exhaustive()

@@ -206,6 +206,8 @@ reasons! {
     HeadTooLarge = "head-too-large",
     /// The response has more than 32 tags or groups, or one of more than 256 bytes.
     TooManyTags = "too-many-tags",
+    /// A tag that nothing can be invalidated by ([`Selector::check`](crate::Selector::check)).
+    BadTag = "bad-tag",
     /// The body carries trailers.
     Trailers = "trailers",
     /// The body ended with an error.

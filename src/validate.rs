@@ -284,6 +284,7 @@ fn with_tag_of(
 fn placement(pending: &Pending, key: Key, request: HeaderMap) -> Placement {
     Placement {
         key,
+        lease: pending.lease.clone(),
         path: pending.path.clone(),
         request,
         mark: pending.mark,

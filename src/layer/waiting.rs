@@ -147,6 +147,26 @@ impl ResponseCacheLayer {
         self.with(|settings| settings.max_waiting = requests)
     }
 
+    /// Has one node fill a key that no node has, while the others wait for what it stores; so long at the
+    /// most, then each fills for itself.
+    ///
+    /// Default: not set: each node fills once, which is one call of the inner service for each. Needs
+    /// Redis, and costs two commands more for each fill; for what is expensive to make and asked for on many nodes
+    /// at the same time. Where something stale may stand in, those who would wait get that instead. It saves calls, and
+    /// nothing depends on it: without Redis, and when the node that fills dies, the rest go on by
+    /// themselves. Give less than [`wait_timeout`](Self::wait_timeout).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_response_cache::{Cache, ResponseCacheLayer};
+    ///
+    /// let layer = ResponseCacheLayer::new(Cache::in_memory()).lease(Duration::from_secs(2));
+    /// assert!(format!("{layer:?}").contains("lease: Some(2s)"));
+    /// ```
+    pub fn lease(self, within: Duration) -> Self {
+        self.with(|settings| settings.lease = Some(within).filter(|within| !within.is_zero()))
+    }
+
     /// What becomes of a request that may not wait because [`max_waiting`](Self::max_waiting) do, or has
     /// waited for [`wait_timeout`](Self::wait_timeout), when nothing stale may stand in.
     ///

@@ -1,6 +1,8 @@
 //! A request that calls the inner service, for itself and for all who wait: the first of its key, one that
 //! goes alone, and one that refreshes what is stale.
 
+use std::time::Duration;
+
 use http::{
     Request, Response,
     header::{IF_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE},
@@ -22,12 +24,15 @@ use crate::{
     headers::without_own,
     judge::Started,
     nesting::{pass, pass_deadline},
-    policy::{ask, take_conditions},
+    policy::{Failure, ask, take_conditions},
     refreshing::Refreshing,
     status::Reason,
-    timer::later,
+    timer::{after, later, until},
     validate::{Asked, version},
 };
+
+/// How often one looks whether another node has stored what it fills.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 impl<S, ReqBody, ResBody> Miss<S, ReqBody, ResBody>
 where
@@ -70,12 +75,50 @@ where
                     return Ok(self.stale(hit));
                 }
             }
+            if let Some(within) = self.settings.lease.filter(|_| !self.is_refresh) {
+                let other = Box::pin(self.fill_of_other_node(&guard, within)).await;
+                if let Some(response) = other {
+                    guard.end(Ending::Look, Vec::new());
+                    return Ok(response);
+                }
+            }
             guard
                 .flight()
                 .begin_fill(self.pending.cache.log().sequence());
             self.pending.learn_stored(self.request.headers());
         }
         self.fill(guard, deadline, None).await
+    }
+
+    /// Takes the lease of the key, or waits for what the node stores that has it; nothing where this node
+    /// is to fill.
+    async fn fill_of_other_node(
+        &mut self,
+        guard: &Guard,
+        within: Duration,
+    ) -> Option<Response<ResponseBody<ResBody>>> {
+        let end = after(within);
+        loop {
+            let given_back = self.pending.take_lease(within).await;
+            let is_to_fill = given_back.is_none();
+            if let Some(given_back) = given_back {
+                if let Some(hit) = self.pending.stand_in(Failure::Slow) {
+                    return Some(self.stale(hit));
+                }
+                // A message may be missed.
+                until(end.min(after(LOOK_EVERY)), given_back.notified()).await;
+            }
+            // Who had it may have stored something since this was asked for.
+            self.pending.ask_again();
+            let origin = guard.flight().origin();
+            let hit = self.pending.fetch(self.request.headers(), origin).await;
+            if let Some(hit) = hit {
+                return Some(self.hit(hit));
+            }
+            if is_to_fill || Instant::now() >= end {
+                return None;
+            }
+        }
     }
 
     /// Until when a fill is waited for, by anybody.

@@ -328,6 +328,7 @@ where
                     cache: cache.clone(),
                     shared,
                     place: Placement {
+                        lease: pending.lease,
                         key,
                         path: pending.path,
                         request,

@@ -72,12 +72,15 @@ pub(crate) struct Tagged {
 ///
 /// # Errors
 ///
-/// [`Reason::TooManyTags`]: what cannot all be kept is not stored, or an invalidation would miss it.
+/// [`Reason::TooManyTags`], [`Reason::BadTag`]: what cannot all be kept is not stored, or an invalidation would miss it.
 pub(crate) fn tagged(headers: &HeaderMap, extensions: &Extensions) -> Result<Tagged, Reason> {
     let groups = cache_groups(headers);
     let tags = extensions.get::<Tags>().map_or(&[][..], |tags| &tags.0);
     let policy = extensions.get::<CachePolicy>();
     let tags = tags.iter().chain(policy.map_or(&[][..], CachePolicy::tags));
+    if tags.clone().any(|tag| tag.check().is_err()) {
+        return Err(Reason::BadTag);
+    }
     Ok(Tagged {
         groups: bounded(groups.iter().map(String::as_str))?,
         tags: bounded(tags.map(Tag::as_str))?,
@@ -155,10 +158,18 @@ mod tests {
             of(Some(numbered(MOST + 1, 4)), None),
             Err(Reason::TooManyTags)
         );
-        assert_eq!(
-            of(Some(numbered(1, LONGEST + 1)), None),
-            Err(Reason::TooManyTags)
-        );
+        for bad in [
+            &"1".repeat(LONGEST + 1),
+            "",
+            "a*",
+            "a,b",
+            "{a",
+            "a}",
+            "a\nb",
+        ] {
+            let bad = of(Some(Tags::new([bad.to_owned()])), None);
+            assert_eq!(bad, Err(Reason::BadTag));
+        }
         let one_more = CachePolicy::new().tag("one more");
         let both = of(Some(numbered(MOST, 4)), Some(one_more));
         assert_eq!(both, Err(Reason::TooManyTags));

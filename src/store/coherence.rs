@@ -37,7 +37,7 @@ use crate::{
     error::StoreError,
     invalidation::Log,
     selector::Selector,
-    store::{StoreFuture, counters::RemoteCounters, record},
+    store::{StoreFuture, StoreKey, counters::RemoteCounters, record},
     timer::{after, pause, unless, until, within},
 };
 
@@ -83,6 +83,18 @@ pub(crate) trait Channel: fmt::Debug + Send + Sync + 'static {
 
     /// What other answers had in them.
     fn seen(&self) -> &Seen;
+
+    /// What the lease of a key is called.
+    fn lease_name(&self, key: &StoreKey<'_>) -> String;
+
+    /// Takes a lease for so long, unless somebody has it.
+    fn take_lease(&self, name: String, token: u64, life: Duration) -> StoreFuture<'_, bool>;
+
+    /// Gives a lease back, if it is still the one with this token, and has those hear of it who wait.
+    fn give_back(&self, name: String, token: u64) -> StoreFuture<'_, ()>;
+
+    /// Told when a lease is given back; messages may be missed.
+    fn given_back(&self, name: &str) -> Arc<Notify>;
 
     /// The time of day by which numbers are made, as far as it is known.
     fn number_time(&self) -> Option<SystemTime>;
@@ -219,6 +231,10 @@ impl Coherence {
 
     fn own(&self) -> MutexGuard<'_, Own> {
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn channel(&self) -> &Arc<dyn Channel> {
+        &self.channel
     }
 
     // ---- what is known ----

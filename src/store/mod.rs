@@ -18,6 +18,7 @@ pub(crate) mod breaker;
 pub(crate) mod codec;
 pub(crate) mod coherence;
 pub(crate) mod counters;
+pub(crate) mod lease;
 pub(crate) mod memory;
 mod outbox;
 pub(crate) mod record;

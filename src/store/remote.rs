@@ -210,6 +210,15 @@ impl Remote {
         self.inner.sure_until()
     }
 
+    /// Where the log that nodes share is.
+    pub(super) fn channel(&self) -> Option<&Arc<dyn Channel>> {
+        Some(self.inner.coherence.as_ref()?.channel())
+    }
+
+    pub(super) fn place<'a>(&'a self, path: &'a str, key: &'a [u8]) -> StoreKey<'a> {
+        self.inner.place(path, key)
+    }
+
     /// The log that nodes share, where there is one.
     pub(crate) fn coherence(&self) -> Option<&Arc<Coherence>> {
         self.inner.coherence.as_ref()

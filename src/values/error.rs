@@ -2,6 +2,8 @@
 
 use std::{convert::Infallible, fmt, sync::Arc, time::Duration};
 
+use crate::error::SelectorError;
+
 /// Why a value could not be read or stored as it was asked for.
 ///
 /// All of them are mistakes of the caller but [`TooLarge`](Self::TooLarge),
@@ -49,8 +51,8 @@ pub enum ValueError {
     LongTtl(Duration),
     /// More than 32 tags.
     TooManyTags(usize),
-    /// A tag of more than 256 bytes; of so many.
-    LongTag(usize),
+    /// A tag that makes no sense.
+    BadTag(SelectorError),
     /// The load took longer than its hard limit, and was dropped.
     TooSlow(Duration),
     /// The cache was closed while the value was being loaded.
@@ -102,10 +104,7 @@ impl fmt::Display for ValueError {
                 f,
                 "{count} tags are more than 32; use one for what they have in common"
             ),
-            Self::LongTag(bytes) => write!(
-                f,
-                "a tag of {bytes} bytes is longer than 256; use a shorter name"
-            ),
+            Self::BadTag(why) => why.fmt(f),
             Self::TooSlow(limit) => write!(
                 f,
                 "the load took longer than its hard limit of {} ms, and was dropped",

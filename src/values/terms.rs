@@ -10,7 +10,6 @@ use crate::{
 
 /// As for responses: so many tags, and none of more bytes.
 const MOST_TAGS: usize = 32;
-const LONGEST_TAG: usize = 256;
 
 /// A time to live, or the function that says it of a value.
 pub(crate) enum Ttl<V> {
@@ -55,9 +54,7 @@ pub(crate) fn checked_tags<T: Into<Tag>>(
     for tag in tags {
         let tag = tag.into();
         let text = tag.as_str();
-        if text.len() > LONGEST_TAG {
-            return Err(ValueError::LongTag(text.len()));
-        }
+        tag.check().map_err(ValueError::BadTag)?;
         if !checked.iter().any(|known| **known == *text) {
             checked.push(text.into());
         }

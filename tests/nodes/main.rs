@@ -5,6 +5,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bad_input;
+#[cfg(feature = "redis")]
+mod lease;
 #[cfg(feature = "redis")]
 mod lost;
 #[cfg(feature = "redis")]

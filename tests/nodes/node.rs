@@ -42,13 +42,30 @@ pub(crate) struct Node {
 impl Node {
     /// A node whose link is there.
     pub(crate) async fn connected(builder: CacheBuilder, data: &Data) -> Self {
-        let node = Self::new(builder, data);
+        Self::connected_with(builder, data, |layer| layer).await
+    }
+
+    /// The same with a layer of other settings.
+    pub(crate) async fn connected_with(
+        builder: CacheBuilder,
+        data: &Data,
+        layer: impl FnOnce(ResponseCacheLayer) -> ResponseCacheLayer,
+    ) -> Self {
+        let node = Self::with(builder, data, layer);
         node.cache.connect().await.expect("Redis is there");
         node.hears().await;
         node
     }
 
     pub(crate) fn new(builder: CacheBuilder, data: &Data) -> Self {
+        Self::with(builder, data, |layer| layer)
+    }
+
+    fn with(
+        builder: CacheBuilder,
+        data: &Data,
+        layer: impl FnOnce(ResponseCacheLayer) -> ResponseCacheLayer,
+    ) -> Self {
         let cache = builder.build().expect("good settings");
         let door = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
         let reads = Arc::new(AtomicU64::new(0));
@@ -66,7 +83,7 @@ impl Node {
                 response
             }
         });
-        let app = origin.behind(&ResponseCacheLayer::new(&cache));
+        let app = origin.behind(&layer(ResponseCacheLayer::new(&cache)));
         Self {
             cache,
             app,

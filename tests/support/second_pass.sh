@@ -8,7 +8,7 @@ set -euo pipefail
 # are polled by hand in an order that a seed draws, which no answer of another process keeps to.
 left_out() {
     case "$1" in
-        remote | redis_* | programs | bound_of_* | differential | schedules) ;;
+        remote | nodes | redis_* | programs | bound_of_* | differential | schedules) ;;
         *) return 1 ;;
     esac
 }

@@ -265,10 +265,8 @@ async fn a_function_that_makes_no_sense_says_so_at_every_call() {
     let zero = cache.wrap("a", Duration::ZERO, load);
     assert_eq!(error(zero.clone(), 1.0).await, ValueError::NoTtl);
     assert_eq!(error(zero.tags(["fine"]), 1.0).await, ValueError::NoTtl);
-    assert_eq!(
-        error(named("a").tags(["x".repeat(300)]), 1.0).await,
-        ValueError::LongTag(300)
-    );
+    let long = error(named("a").tags(["x".repeat(300)]), 1.0).await;
+    assert!(matches!(long, ValueError::BadTag(_)), "{long:?}");
     assert_eq!(
         error(named("a").cache_absent(Duration::ZERO), 1.0).await,
         ValueError::NoTtl

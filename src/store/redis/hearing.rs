@@ -5,8 +5,9 @@
 //! connection on which they do not come back is thrown away, and another one is made.
 
 use std::{
+    collections::HashMap,
     sync::{
-        Arc,
+        Arc, Mutex, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -18,12 +19,12 @@ use fred::{
     types::Value,
 };
 use tokio::{
-    sync::{Mutex as Turns, broadcast::error::RecvError, mpsc},
+    sync::{Mutex as Turns, Notify, broadcast::error::RecvError, mpsc},
     time::Instant,
 };
 
 use super::{
-    connection::{Router, back_off, either, random},
+    connection::{Router, back_off, either, lock, random},
     link::Connections,
     reply::text,
     shared::message,
@@ -34,6 +35,8 @@ use crate::{
     timer::{pause, until, within},
 };
 
+/// What precedes the name of a lease that was given back.
+pub(super) const GIVEN_BACK: &str = "lease ";
 /// How many messages may wait to be heard; who misses some reads the log.
 const MAX_WAITING: usize = 1_024;
 /// How often we speak to ourselves.
@@ -48,6 +51,8 @@ pub(super) struct Hearing {
     sender: mpsc::Sender<Message>,
     receiver: Turns<mpsc::Receiver<Message>>,
     is_proven: AtomicBool,
+    /// Those who wait for leases, by their names.
+    leases: Mutex<HashMap<String, Weak<Notify>>>,
 }
 
 impl Hearing {
@@ -57,6 +62,28 @@ impl Hearing {
             sender,
             receiver: Turns::new(receiver),
             is_proven: AtomicBool::new(false),
+            leases: Mutex::default(),
+        }
+    }
+
+    /// Told when the lease of this name is given back.
+    pub(super) fn given_back(&self, name: &str) -> Arc<Notify> {
+        let mut leases = lock(&self.leases);
+        if let Some(waiting) = leases.get(name).and_then(Weak::upgrade) {
+            return waiting;
+        }
+        if leases.len() >= MAX_WAITING {
+            leases.retain(|_, waiting| waiting.strong_count() > 0);
+        }
+        let waiting = Arc::new(Notify::new());
+        leases.insert(name.to_owned(), Arc::downgrade(&waiting));
+        waiting
+    }
+
+    fn tell_given_back(&self, name: &str) {
+        let waiting = lock(&self.leases).remove(name);
+        if let Some(waiting) = waiting.and_then(|waiting| waiting.upgrade()) {
+            waiting.notify_waiters();
         }
     }
 
@@ -135,11 +162,19 @@ impl Hearing {
                     is_back = true;
                     self.is_proven.store(true, Ordering::Release);
                 }
+            } else if let Some(name) = text(&came.value).and_then(lease) {
+                self.tell_given_back(name);
             } else if let Some(message) = text(&came.value).and_then(message) {
                 let _ = self.sender.try_send(message);
             }
         }
     }
+}
+
+/// The name of a lease that was given back.
+fn lease(payload: &[u8]) -> Option<&str> {
+    let name = payload.strip_prefix(GIVEN_BACK.as_bytes())?;
+    std::str::from_utf8(name).ok()
 }
 
 async fn say(connections: &Connections, channel: &str, words: u64) -> bool {

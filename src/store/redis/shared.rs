@@ -4,19 +4,20 @@
 //! The log always has the record that selects everything; its number is that below which the log
 //! knows nothing. Scripts see and change both keys in one step, so nobody sees one without the other.
 
-use std::{str, time::Duration};
+use std::{str, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use fred::{
     interfaces::{ClientLike, KeysInterface, LuaInterface},
-    types::{Value, config::Options},
+    types::{Expiration, SetOptions, Value, config::Options},
 };
+use tokio::sync::Notify;
 
-use super::{RedisStore, mismatched, reply::text};
+use super::{RedisStore, hearing::GIVEN_BACK, mismatched, reply::text};
 use crate::{
     error::StoreError,
     store::{
-        Store, StoreFuture,
+        Store, StoreFuture, StoreKey,
         coherence::{Added, Channel, Message, Page, Seen},
         record::EVERYTHING,
     },
@@ -78,6 +79,15 @@ end
 local page = redis.call('ZRANGEBYSCORE', KEYS[2], ARGV[1], '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[2])
 table.insert(page, 1, number)
 return page
+";
+
+/// Gives a lease back, unless it has ended and is somebody else's by now.
+const GIVE_BACK: &str = r"
+if redis.call('GET', KEYS[1]) == ARGV[1] then
+  redis.call('UNLINK', KEYS[1])
+  redis.pcall('PUBLISH', ARGV[2], ARGV[3] .. KEYS[1])
+end
+return 0
 ";
 
 /// The names of what belongs to the shared log.
@@ -246,6 +256,49 @@ impl Channel for RedisStore {
 
     fn is_hearing(&self) -> bool {
         self.hearing.is_proven()
+    }
+
+    fn lease_name(&self, key: &StoreKey<'_>) -> String {
+        let entry = self.name(key);
+        format!(
+            "{}:lease{}",
+            self.connections.target.namespace,
+            &entry[self.connections.target.namespace.len()..]
+        )
+    }
+
+    fn take_lease(&self, name: String, token: u64, life: Duration) -> StoreFuture<'_, bool> {
+        Box::pin(async move {
+            let life = i64::try_from(life.as_millis()).unwrap_or(i64::MAX).max(1);
+            let asked = self.pick(0)?;
+            let client = &asked.connection.client;
+            let (ends, unless_there) = (Some(Expiration::PX(life)), Some(SetOptions::NX));
+            let reply: Result<Value, _> = client
+                .set(name, token.to_string(), ends, unless_there, false)
+                .await;
+            let reply = self.judged(asked, reply)?;
+            match (&reply, text(&reply)) {
+                (_, Some(b"OK")) => Ok(true),
+                (Value::Null, _) => Ok(false),
+                _ => Err(mismatched("SET")),
+            }
+        })
+    }
+
+    fn give_back(&self, name: String, token: u64) -> StoreFuture<'_, ()> {
+        Box::pin(async move {
+            let channel = self.connections.names.channel.clone();
+            let args: Vec<Value> =
+                vec![token.to_string().into(), channel.into(), GIVEN_BACK.into()];
+            let asked = self.pick(0)?;
+            let client = &asked.connection.client;
+            let reply: Result<Value, _> = client.eval(GIVE_BACK, vec![name], args).await;
+            self.judged(asked, reply).map(|_| ())
+        })
+    }
+
+    fn given_back(&self, name: &str) -> Arc<Notify> {
+        self.hearing.given_back(name)
     }
 
     fn seen(&self) -> &Seen {

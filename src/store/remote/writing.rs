@@ -19,6 +19,7 @@ use crate::{
     store::{
         Link, StoreKey,
         codec::{encode_response, encode_rule},
+        lease::Lease,
         outbox::{Next, Replace, Sending, Worker},
     },
     target::Resource,
@@ -41,6 +42,8 @@ pub(super) struct Job {
     since: Instant,
     /// It took the place of a deletion: should it not be written, that is still owed.
     owes_deletion: bool,
+    /// Given back when the job is done.
+    _lease: Option<Arc<Lease>>,
 }
 
 impl Job {
@@ -73,15 +76,17 @@ impl Remote {
         rule: &VaryRule,
         request: &HeaderMap,
         entry: Arc<Entry>,
+        lease: Option<Arc<Lease>>,
     ) {
         if rule.is_empty() {
-            return self.post(key, path.into(), What::Response(entry));
+            return self.post_under(key, path.into(), What::Response(entry), lease);
         }
         let path: Arc<str> = path.into();
         let variant = key.with_variant(&rule.values(request));
         let names = rule.names().to_vec();
-        self.post(&variant, path.clone(), What::Response(entry.clone()));
-        self.post(key, path, What::Rule(names, entry));
+        let first = What::Response(entry.clone());
+        self.post_under(&variant, path.clone(), first, lease.clone());
+        self.post_under(key, path, What::Rule(names, entry), lease);
     }
 
     /// Deletes what is stored of a resource under the keys that every layer of this cache gives it,
@@ -110,6 +115,10 @@ impl Remote {
     }
 
     fn post(&self, key: &Key, path: Arc<str>, what: What) {
+        self.post_under(key, path, what, None);
+    }
+
+    fn post_under(&self, key: &Key, path: Arc<str>, what: What, lease: Option<Arc<Lease>>) {
         let inner = &self.inner;
         let is_urgent = matches!(what, What::Delete);
         if !is_urgent && inner.is_hopeless() {
@@ -126,6 +135,7 @@ impl Remote {
             what,
             since: Instant::now(),
             owes_deletion: false,
+            _lease: lease,
         };
         if inner
             .outbox
