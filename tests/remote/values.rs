@@ -6,10 +6,7 @@ use tower_response_cache::{
     Cache, CacheBuilder, FrameFault, Link, ManualClock, Selector, ValueError,
 };
 
-use crate::{
-    loads::Loads,
-    support::{fake_store::FakeStore, settle},
-};
+use crate::support::{fake_store::FakeStore, loads::Loads, settle};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
