@@ -260,6 +260,30 @@ async fn those_who_ask_for_what_only_the_store_has_share_one_read() {
     assert_eq!((store.reads(), loads.calls()), (2, 0));
 }
 
+#[tokio::test]
+async fn several_keys_are_asked_for_at_the_same_time() {
+    let (store, clock) = (FakeStore::default(), ManualClock::new());
+    let keys: Vec<String> = (0..20).map(|number| format!("key:{number}")).collect();
+    let one = node(&store, &clock);
+    one.set_many(keys.iter().map(|key| (key, key.len())))
+        .await
+        .unwrap();
+    settle().await;
+    let cache = node(&store, &clock);
+    store.yield_before_answers(50);
+    let reading = tokio::spawn({
+        let (cache, keys) = (cache.clone(), keys.clone());
+        async move { cache.get_many::<usize>(keys).await.unwrap() }
+    });
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(store.reads(), 20, "before the first is answered");
+    let values = reading.await.unwrap();
+    let lengths: Vec<_> = values.into_iter().map(|value| *value.unwrap()).collect();
+    assert_eq!(lengths, keys.iter().map(String::len).collect::<Vec<_>>());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_store_that_fails_hangs_or_panics_is_no_error_and_functions_run() {
     for trouble in [FakeStore::fail, FakeStore::hang, FakeStore::panic] {
