@@ -117,6 +117,25 @@ async fn a_value_of_another_type_or_version_in_the_store_is_a_miss() {
     assert_eq!(found(&other, "a").await, Some(1), "and is replaced");
     assert_eq!(faults(&other), 2);
     assert_eq!(store.checks(), 0, "nothing is wrong with the link");
+    // One that could be read as the other is another all the same.
+    one.set("small", 7_u8).await.unwrap();
+    settle().await;
+    assert_eq!(found(&other, "small").await, None);
+    assert_eq!(faults(&other), 3);
+    assert!(other.exists("small").await.unwrap());
+}
+
+#[tokio::test]
+async fn a_cache_that_is_switched_off_asks_the_store_for_no_value() {
+    let (store, clock) = (FakeStore::default(), ManualClock::new());
+    set(&node(&store, &clock), "a", 7).await;
+    let (cache, loads) = (node(&store, &clock), Loads::default());
+    cache.set_enabled(false);
+    assert_eq!(found(&cache, "a").await, None);
+    assert!(!cache.exists("a").await.unwrap());
+    assert_eq!(loaded(&cache, &loads).await, 1);
+    set(&cache, "b", 8).await;
+    assert_eq!((store.reads(), store.writes()), (0, 1));
 }
 
 #[tokio::test]
