@@ -19,6 +19,8 @@ mod redis_hit;
 #[path = "../tests/support/redis_server.rs"]
 mod redis_server;
 mod support;
+#[path = "support/value_hit.rs"]
+mod value_hit;
 
 use std::{hint::black_box, process::ExitCode, time::Instant};
 
@@ -67,7 +69,7 @@ fn is_selected(name: &str) -> bool {
 }
 
 fn main() -> ExitCode {
-    let mut names = vec![DECODING, herd_sockets::NAME];
+    let mut names = vec![DECODING, herd_sockets::NAME, value_hit::NAME];
     names.extend(herd::NAMES);
     names.extend(herd_invalidation::NAMES);
     #[cfg(feature = "redis")]
@@ -95,6 +97,9 @@ fn main() -> ExitCode {
         rows.push(herd_sockets::row());
     }
     rows.extend(herd_invalidation::rows(is_selected));
+    if is_selected(value_hit::NAME) {
+        rows.push(value_hit::row());
+    }
     #[cfg(feature = "redis")]
     if redis_hit::names().any(is_selected) {
         rows.extend(redis_hit::rows(is_selected));

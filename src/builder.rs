@@ -158,6 +158,14 @@ impl CacheBuilder {
 
     /// For how long values are fresh where [`Cache::set`] or an option says nothing else. Default: an hour.
     /// At least a millisecond, at most a hundred years.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_response_cache::Cache;
+    ///
+    /// assert!(Cache::builder().value_ttl(Duration::from_secs(300)).build().is_ok());
+    /// assert!(Cache::builder().value_ttl(Duration::ZERO).build().is_err());
+    /// ```
     pub fn value_ttl(mut self, ttl: Duration) -> Self {
         self.value_ttl = ttl;
         self
@@ -168,6 +176,17 @@ impl CacheBuilder {
     ///
     /// [`Cache::set`] of a longer one is an error. What a load brings is returned and not kept, and counted as
     /// [`Reason::BodyTooLarge`](crate::Reason::BodyTooLarge).
+    ///
+    /// ```
+    /// use tower_response_cache::{Cache, ValueError};
+    ///
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// let cache = Cache::builder().max_value_size(10).build()?;
+    /// let error = cache.set("text", "longer than that".to_owned()).await.unwrap_err();
+    /// assert_eq!(error, ValueError::TooLarge { bytes: 18, limit: 10 });
+    /// # Ok::<(), tower_response_cache::BuildError>(())
+    /// # }).unwrap();
+    /// ```
     pub fn max_value_size(mut self, bytes: u64) -> Self {
         self.max_value = bytes;
         self

@@ -48,6 +48,8 @@
 //! - [`ResponseCacheLayer`]: the options of a route. [`Cache`]: the shared handle.
 //! - [`CachePolicy`], [`Tags`], [`Invalidate`], [`Selector`], [`Query`], [`Credentials`]: what options and
 //!   handlers take.
+//! - [`Cache::get`], [`Cache::get_or_set`], [`Cache::entry`], [`Cache::wrap`]: values and functions in the same cache;
+//!   [`ValueKey`] says how their keys are made.
 //! - [`Stats`], [`Reason`], [`FrameFault`]: what happened, and why.
 //! - [`Store`]: what a store outside of this process has to be; [`Health`] and [`RemoteStats`]: how
 //!   the link to it is doing.

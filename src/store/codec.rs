@@ -83,10 +83,6 @@ const MAX_TIME: Millis = 1 << 50;
 
 /// What a frame holds besides the key.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one at a time, and a box would cost each read an allocation"
-)]
 pub(crate) enum Frame {
     Response(ResponseFrame),
     /// The names of the fields by which the variants of a key are told apart (§4.1).

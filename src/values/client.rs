@@ -1,6 +1,10 @@
 //! Reading and removing values by their keys.
 
-use std::sync::Arc;
+use std::{
+    future::{Future, poll_fn},
+    sync::Arc,
+    task::Poll,
+};
 
 use super::{
     error::ValueError,
@@ -219,7 +223,7 @@ impl Cache {
         Ok(self.may_fetch_value() && self.is_value_elsewhere(&key).await)
     }
 
-    /// The values under several keys, in their order.
+    /// The values under several keys, in their order; what memory does not have is asked for at the same time.
     ///
     /// # Errors
     ///
@@ -243,11 +247,8 @@ impl Cache {
         keys: impl IntoIterator<Item = impl IntoValueKey>,
     ) -> Result<Vec<Option<Arc<V>>>, ValueError> {
         let keys = prepared(keys)?;
-        let mut values = Vec::with_capacity(keys.len());
-        for key in &keys {
-            values.push(self.value::<V>(key).await);
-        }
-        Ok(values)
+        let values = keys.iter().map(|key| self.value::<V>(key));
+        Ok(all(values).await)
     }
 
     /// A value that may be used, counted.
@@ -281,6 +282,27 @@ impl Cache {
         let is_good = is_fresh && self.standing(&stored, now) == Standing::Good;
         is_good.then_some(stored)
     }
+}
+
+/// The outputs of futures that are polled together, in their order.
+async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut pending: Vec<_> = futures.map(Box::pin).map(Some).collect();
+    let mut outputs: Vec<_> = pending.iter().map(|_| None).collect();
+    poll_fn(|cx| {
+        for (future, output) in pending.iter_mut().zip(&mut outputs) {
+            let poll = future.as_mut().map(|future| future.as_mut().poll(cx));
+            if let Some(Poll::Ready(ready)) = poll {
+                *output = Some(ready);
+                *future = None;
+            }
+        }
+        match pending.iter().all(Option::is_none) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    })
+    .await;
+    outputs.into_iter().flatten().collect()
 }
 
 /// All the keys, or why one of them is none.

@@ -91,9 +91,12 @@ pub(super) struct Asked {
     pub(super) is_forced: bool,
 }
 
+/// What a caller gets in the end.
+type Answer<V, E> = Result<Arc<V>, LoadError<E>>;
+
 /// What comes of asking.
 pub(super) enum Step<V, E> {
-    Answer(Result<Arc<V>, LoadError<E>>),
+    Answer(Answer<V, E>),
     /// Answered, with a refresh to be started.
     Refresh(Arc<V>, Lead<V>),
     /// Nobody else loads it.
@@ -365,9 +368,7 @@ async fn ended(ticket: &Ticket, end: Instant) -> Option<Ending> {
 }
 
 /// What somebody else's load brought, as the types that this one expects.
-fn shared<V: CachedValue, E: Send + Sync + 'static>(
-    carried: Carried,
-) -> Option<Result<Arc<V>, LoadError<E>>> {
+fn shared<V: CachedValue, E: Send + Sync + 'static>(carried: Carried) -> Option<Answer<V, E>> {
     match carried {
         Ok(value) => value.downcast().ok().map(Ok),
         Err(error) => {
@@ -379,7 +380,7 @@ fn shared<V: CachedValue, E: Send + Sync + 'static>(
 
 impl<V: CachedValue> Lead<V> {
     /// Loads, polled by whoever asked.
-    pub(super) async fn run<E, F, Loaded>(self, load: F) -> Result<Arc<V>, LoadError<E>>
+    pub(super) async fn run<E, F, Loaded>(self, load: F) -> Answer<V, E>
     where
         E: Send + Sync + 'static,
         F: FnOnce() -> Loaded,
@@ -445,7 +446,7 @@ impl<V: CachedValue> Lead<V> {
     }
 
     /// Loads in a task, which goes on when whoever asked is dropped.
-    pub(super) async fn run_detached<E, F, Loaded>(self, load: F) -> Result<Arc<V>, LoadError<E>>
+    pub(super) async fn run_detached<E, F, Loaded>(self, load: F) -> Answer<V, E>
     where
         E: Send + Sync + 'static,
         F: FnOnce() -> Loaded + Send + 'static,
@@ -483,9 +484,7 @@ impl<V: CachedValue> Lead<V> {
 }
 
 /// What came of a task: its panic is that of whoever waits for it.
-fn finished<V, E>(
-    joined: Result<Option<Result<Arc<V>, LoadError<E>>>, JoinError>,
-) -> Result<Arc<V>, LoadError<E>> {
+fn finished<V, E>(joined: Result<Option<Answer<V, E>>, JoinError>) -> Answer<V, E> {
     match joined {
         Ok(Some(answer)) => answer,
         Ok(None) => Err(ValueError::Closed.into()),

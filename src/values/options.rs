@@ -109,8 +109,8 @@ macro_rules! options {
             self
         }
 
-        /// For how long a stale value is still used, while one load in the background obtains a newer one.
-        /// Default: not at all.
+        /// For how long a stale value is still used, while one load in the background obtains a newer one; where
+        /// that fails, another one tries a second later. Default: not at all.
         pub fn stale_while_revalidate(mut self, window: std::time::Duration) -> Self {
             $crate::values::options::change(&mut self.terms, |terms| {
                 $crate::values::options::set_windows(terms, Some(window), None)

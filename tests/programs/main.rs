@@ -19,3 +19,4 @@ mod redis_two_processes;
 mod reverse_proxy;
 #[cfg(unix)]
 mod reverse_proxy_preset;
+mod values;

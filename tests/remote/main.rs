@@ -14,6 +14,9 @@ mod redis_mixed_up;
 mod redis_server;
 #[cfg(feature = "redis")]
 mod redis_shared;
+#[cfg(feature = "redis")]
+mod redis_values;
 mod refreshing;
 mod scripted;
 mod scripted_more;
+mod values;

@@ -9,6 +9,7 @@ pub mod fault_proxy;
 pub mod feed;
 pub mod inner;
 pub mod load;
+pub mod loads;
 pub mod log;
 pub(crate) mod redis_server;
 pub mod scripted;

@@ -5,10 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tower_response_cache::{CachedFn, LoadError, Selector, ValueError};
 
-use crate::{
-    loads::Loads,
-    support::{cache, in_memory, settle},
-};
+use crate::support::{cache, in_memory, loads::Loads, settle};
 
 const MINUTE: Duration = Duration::from_secs(60);
 

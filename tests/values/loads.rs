@@ -1,55 +1,14 @@
 //! One load for all who ask for a key at once, and what becomes of it.
 
-use std::{
-    future::pending,
-    panic::AssertUnwindSafe,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{future::pending, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
-use tokio::{
-    sync::{Barrier, Notify},
-    time::Instant,
-};
+use tokio::{sync::Barrier, time::Instant};
 use tower_response_cache::{Cache, LoadError, Reason, Selector, ValueError};
 
-use crate::support::{builder, cache, eventually, in_memory, settle};
+use crate::support::{builder, cache, eventually, in_memory, loads::Loads, settle};
 
 const MINUTE: Duration = Duration::from_secs(60);
-
-/// Loads that are counted, and wait until they may go on.
-#[derive(Clone, Default)]
-pub(crate) struct Loads {
-    calls: Arc<AtomicUsize>,
-    opened: Arc<Notify>,
-}
-
-impl Loads {
-    pub(crate) fn calls(&self) -> usize {
-        self.calls.load(Ordering::SeqCst)
-    }
-
-    /// The number of the call, as soon as one may go on.
-    pub(crate) async fn held(&self) -> usize {
-        let call = self.at_once();
-        self.opened.notified().await;
-        call
-    }
-
-    /// The same at once.
-    pub(crate) fn at_once(&self) -> usize {
-        self.calls.fetch_add(1, Ordering::SeqCst) + 1
-    }
-
-    /// Lets one load go on.
-    pub(crate) fn open(&self) {
-        self.opened.notify_one();
-    }
-}
 
 async fn held(cache: Cache, loads: Loads) -> usize {
     let load = || loads.held();

@@ -5,9 +5,6 @@ mod support;
 
 mod bad_input;
 mod client;
-mod elsewhere;
 mod functions;
 mod loads;
-#[cfg(feature = "redis")]
-mod redis;
 mod stale;

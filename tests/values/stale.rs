@@ -9,10 +9,7 @@ use std::{
 use tokio::time::Instant;
 use tower_response_cache::{Cache, LoadError, Selector, ValueError};
 
-use crate::{
-    loads::Loads,
-    support::{cache, in_memory, settle},
-};
+use crate::support::{cache, in_memory, loads::Loads, settle};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -48,6 +48,10 @@ pub(crate) struct ReadValue {
 }
 
 /// What came of it.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one at a time, and a box would cost each read an allocation"
+)]
 pub(crate) enum LookedValue {
     Found(ReadValue),
     /// The very frame that the value in memory was read from.

@@ -6,10 +6,7 @@ use tower_response_cache::{
     Cache, CacheBuilder, FrameFault, Link, ManualClock, Selector, ValueError,
 };
 
-use crate::{
-    loads::Loads,
-    support::{fake_store::FakeStore, settle},
-};
+use crate::support::{fake_store::FakeStore, loads::Loads, settle};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -120,6 +117,25 @@ async fn a_value_of_another_type_or_version_in_the_store_is_a_miss() {
     assert_eq!(found(&other, "a").await, Some(1), "and is replaced");
     assert_eq!(faults(&other), 2);
     assert_eq!(store.checks(), 0, "nothing is wrong with the link");
+    // One that could be read as the other is another all the same.
+    one.set("small", 7_u8).await.unwrap();
+    settle().await;
+    assert_eq!(found(&other, "small").await, None);
+    assert_eq!(faults(&other), 3);
+    assert!(other.exists("small").await.unwrap());
+}
+
+#[tokio::test]
+async fn a_cache_that_is_switched_off_asks_the_store_for_no_value() {
+    let (store, clock) = (FakeStore::default(), ManualClock::new());
+    set(&node(&store, &clock), "a", 7).await;
+    let (cache, loads) = (node(&store, &clock), Loads::default());
+    cache.set_enabled(false);
+    assert_eq!(found(&cache, "a").await, None);
+    assert!(!cache.exists("a").await.unwrap());
+    assert_eq!(loaded(&cache, &loads).await, 1);
+    set(&cache, "b", 8).await;
+    assert_eq!((store.reads(), store.writes()), (0, 1));
 }
 
 #[tokio::test]
@@ -261,6 +277,30 @@ async fn those_who_ask_for_what_only_the_store_has_share_one_read() {
         assert_eq!(asked.await.unwrap(), 7);
     }
     assert_eq!((store.reads(), loads.calls()), (2, 0));
+}
+
+#[tokio::test]
+async fn several_keys_are_asked_for_at_the_same_time() {
+    let (store, clock) = (FakeStore::default(), ManualClock::new());
+    let keys: Vec<String> = (0..20).map(|number| format!("key:{number}")).collect();
+    let one = node(&store, &clock);
+    one.set_many(keys.iter().map(|key| (key, key.len())))
+        .await
+        .unwrap();
+    settle().await;
+    let cache = node(&store, &clock);
+    store.yield_before_answers(50);
+    let reading = tokio::spawn({
+        let (cache, keys) = (cache.clone(), keys.clone());
+        async move { cache.get_many::<usize>(keys).await.unwrap() }
+    });
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(store.reads(), 20, "before the first is answered");
+    let values = reading.await.unwrap();
+    let lengths: Vec<_> = values.into_iter().map(|value| *value.unwrap()).collect();
+    assert_eq!(lengths, keys.iter().map(String::len).collect::<Vec<_>>());
 }
 
 #[tokio::test(start_paused = true)]

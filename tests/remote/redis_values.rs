@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use tower_response_cache::{Cache, LoadError};
 
-use crate::{
-    loads::Loads,
-    support::{eventually, redis_server::RedisServer},
-};
+use crate::support::{eventually, loads::Loads, redis_server::RedisServer};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
