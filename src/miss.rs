@@ -4,7 +4,11 @@
 //! panics are as without a cache. Only when the client leaves a fill that others may be waiting for
 //! does it move to a task (`future.rs`).
 
-use std::{future::poll_fn, sync::Arc, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    sync::Arc,
+    time::Duration,
+};
 
 use http::{Request, Response};
 use http_body::Body;
@@ -16,7 +20,7 @@ use crate::{
     answer::{Hit, head_only, judged, may_answer, only_if_cached, respond, unavailable},
     body::ResponseBody,
     entry::Entry,
-    flight::{Ending, Joined, Outcome, Shared, Ticket},
+    flight::{Ending, Guard, Joined, Outcome, Shared, Ticket},
     future::{Answer, Lead, Leave, Oneshot, Passed, pass_on},
     headers::{Forwarded, fill_slots_collapsed},
     invalidate::hear,
@@ -34,6 +38,8 @@ use crate::{
 
 mod calling;
 mod filling;
+
+use calling::Confirmed;
 
 /// How long those who wait for a body of unknown length wait for its end.
 const OPEN_BODY_WAIT: Duration = Duration::from_millis(250);
@@ -59,6 +65,17 @@ pub(crate) struct Miss<S, ReqBody, ResBody: Body> {
     pub(crate) is_refresh: bool,
 }
 
+/// What becomes of a request that nobody else answers, or of one that is answered.
+enum Turn<B: Body> {
+    Answered(Response<ResponseBody<B>>),
+    /// It calls the inner service and fills, until then at the latest; and why it goes alone.
+    Fill(Guard, Instant, Option<Reason>),
+    /// It is passed on as it came.
+    Pass(Reason),
+    /// Each for itself: a layer further in answers.
+    PassFurtherIn,
+}
+
 /// What waiting for a flight came to.
 enum Waited<B: Body> {
     Answered(Box<Response<ResponseBody<B>>>),
@@ -79,9 +96,40 @@ where
     ResBody::Data: Send,
     ResBody::Error: Send,
 {
-    pub(crate) async fn answer(mut self: Box<Self>) -> Answer<ResBody, S::Error> {
+    /// Its answer; of one that leads already, if there is a guard.
+    pub(crate) fn answer(
+        self,
+        guard: Option<Guard>,
+    ) -> impl Future<Output = Answer<ResBody, S::Error>> {
+        // What a block captures it holds once, what an `async fn` is given twice.
+        let mut this = self;
+        async move {
+            let turn = match guard {
+                Some(guard) => this.lead(guard).await,
+                None => this.turn().await,
+            };
+            match turn {
+                Turn::Answered(response) => Ok(response),
+                Turn::Fill(mut guard, deadline, why) => {
+                    if this.has_validator() {
+                        // In a box, for those who have one: it is large.
+                        match Box::pin(this.confirm(guard, deadline)).await {
+                            Confirmed::Yes(response) => return Ok(*response),
+                            Confirmed::No(that, held) => (this, guard) = (*that, held),
+                        }
+                    }
+                    this.begin(guard, deadline, why).await
+                }
+                Turn::Pass(reason) => Box::pin(this.pass_missed(reason)).await,
+                Turn::PassFurtherIn => Box::pin(this.pass_further_in()).await,
+            }
+        }
+    }
+
+    /// What is to be done, when all was waited for that others do.
+    async fn turn(&mut self) -> Turn<ResBody> {
         if let Some(reason) = self.pending.alone {
-            return self.fill_alone(Some(reason)).await;
+            return self.alone(Some(reason));
         }
         if !self.pending.is_head && self.pending.otherwise != Otherwise::Fill {
             return Box::pin(self.look_only()).await;
@@ -89,13 +137,13 @@ where
         if self.pending.known_slow().is_some() && self.pending.is_marked(Mark::NotRefreshed) {
             // Just now somebody waited in vain.
             if let Some(response) = self.stood_in(Failure::Slow) {
-                return Ok(response);
+                return Turn::Answered(response);
             }
         }
         for round in 0..MAX_ROUNDS {
             if round > 0 {
                 if let Some(hit) = self.pending.look(self.request.headers()) {
-                    return Ok(self.hit(hit));
+                    return Turn::Answered(self.hit(hit));
                 }
             }
             if self.pending.is_head {
@@ -103,10 +151,10 @@ where
                     return Box::pin(self.look_only()).await;
                 };
                 match self.follow(ticket).await {
-                    Waited::Answered(response) => return Ok(*response),
+                    Waited::Answered(response) => return Turn::Answered(*response),
                     Waited::Again => continue,
                     Waited::Slow(reason) => match self.overflow(reason) {
-                        Some(response) => return Ok(response),
+                        Some(response) => return Turn::Answered(response),
                         None => break,
                     },
                     Waited::Alone(_) | Waited::InnerLayer => break,
@@ -115,14 +163,14 @@ where
             // What memory has is good, should the remote store have it as well.
             let is_marked = |mark| self.pending.local.is_none() && self.pending.is_marked(mark);
             if is_marked(Mark::Uncacheable) || is_marked(Mark::Failing) {
-                return self.fill_alone(None).await;
+                return self.alone(None);
             }
             if self.pending.is_of_uncacheable_route() {
                 // Another node may know better.
                 if let Some(response) = Box::pin(self.look_up()).await {
-                    return Ok(response);
+                    return Turn::Answered(response);
                 }
-                return self.fill_alone(None).await;
+                return self.alone(None);
             }
             let waited = match self.pending.join(self.request.headers()) {
                 Joined::Lead(guard) => return self.lead(guard).await,
@@ -134,22 +182,22 @@ where
                 Joined::Full => Waited::Slow(Reason::TooManyWaiting),
             };
             match waited {
-                Waited::Answered(response) => return Ok(*response),
+                Waited::Answered(response) => return Turn::Answered(*response),
                 Waited::Again => {}
                 Waited::Slow(reason) => {
                     return match self.overflow(reason) {
-                        Some(response) => Ok(response),
-                        None => self.fill_alone(Some(reason)).await,
+                        Some(response) => Turn::Answered(response),
+                        None => self.alone(Some(reason)),
                     };
                 }
-                Waited::Alone(reason) => return self.fill_alone(Some(reason)).await,
-                Waited::InnerLayer => return Box::pin(self.pass_further_in()).await,
+                Waited::Alone(reason) => return self.alone(Some(reason)),
+                Waited::InnerLayer => return Turn::PassFurtherIn,
             }
         }
         if self.pending.is_head {
-            return Box::pin(self.pass_missed(Reason::Head)).await;
+            return Turn::Pass(Reason::Head);
         }
-        self.fill_alone(Some(Reason::NotCollapsed)).await
+        self.alone(Some(Reason::NotCollapsed))
     }
 
     /// What the remote store has, if there is one; asked once for all who look.
@@ -181,24 +229,24 @@ where
     }
 
     /// For a request that fills nothing: what the remote store has, or it goes its way.
-    async fn look_only(mut self: Box<Self>) -> Answer<ResBody, S::Error> {
+    async fn look_only(&mut self) -> Turn<ResBody> {
         if let Some(response) = self.look_up().await {
-            return Ok(response);
+            return Turn::Answered(response);
         }
         match self.pending.otherwise {
-            Otherwise::Pass(reason) => self.pass_missed(reason).await,
-            Otherwise::Fill => self.pass_missed(Reason::Head).await,
+            Otherwise::Pass(reason) => Turn::Pass(reason),
+            Otherwise::Fill => Turn::Pass(Reason::Head),
             Otherwise::Unsatisfied => {
                 self.pending.cache.counters().miss();
                 let mut response = only_if_cached(self.leave.mode);
                 stamp(response.extensions_mut(), self.leave.stamp);
-                Ok(response)
+                Turn::Answered(response)
             }
         }
     }
 
     /// As it came, to the inner service.
-    async fn pass_missed(mut self: Box<Self>, reason: Reason) -> Answer<ResBody, S::Error> {
+    async fn pass_missed(mut self, reason: Reason) -> Answer<ResBody, S::Error> {
         let said = self.pending.said(Some(reason));
         let extensions = self.request.extensions_mut();
         pass(extensions, self.pending.cache.id());
@@ -211,7 +259,7 @@ where
     }
 
     /// A HEAD, whose answer says whether what is stored still holds (§4.3.5).
-    async fn pass_head(self: Box<Self>, said: Forwarded) -> Answer<ResBody, S::Error> {
+    async fn pass_head(self, said: Forwarded) -> Answer<ResBody, S::Error> {
         let Self {
             inner,
             settings,
@@ -219,7 +267,7 @@ where
             pending,
             leave,
             ..
-        } = *self;
+        } = self;
         let headers = request.headers().clone();
         let started = Started {
             at: pending.cache.now(),

@@ -238,7 +238,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        headers::{new_stored_head, stored_head},
+        headers::{Field as FrameField, Fields, new_stored_head, stored_fields, stored_head},
         policy::testing::Random,
     };
 
@@ -306,6 +306,35 @@ mod tests {
         assert!(known > 500, "{known} of a known kind");
         let remembered = KNOWN.with_borrow(Vec::len);
         assert_eq!(remembered, MAX_OUTLINES, "and no more of them");
+    }
+
+    #[test]
+    fn the_fields_of_a_frame_of_a_known_kind_are_those_of_the_frame() {
+        let mut random = Random::new(12);
+        for _ in 0..300 {
+            let response = response(&mut random);
+            // As another thread of the process stores it, where no kind is known.
+            let anew = std::thread::scope(|scope| {
+                let stored = scope.spawn(|| stored_fields(fields(&response)));
+                stored.join().expect("it panics nowhere")
+            });
+            // Heads are known by the same names; those get a date.
+            stored_head(&response, Strip::NOTHING, SystemTime::UNIX_EPOCH);
+            let known = stored_fields(fields(&response));
+            let (anew, known) = (anew.expect("good values"), known.expect("good values"));
+            assert_eq!(written(&known.0), written(&anew.0), "{response:?}");
+            assert_eq!(known.1, anew.1);
+        }
+    }
+
+    fn fields(response: &HeaderMap) -> Fields<'_> {
+        let lines = response.iter();
+        lines
+            .map(|(name, value)| FrameField {
+                name: name.clone(),
+                value: value.as_bytes(),
+            })
+            .collect()
     }
 
     #[test]

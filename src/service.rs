@@ -615,7 +615,7 @@ impl<S> ResponseCache<S> {
             cache: self.settings.cache.clone(),
             span: tracing::Span::current(),
         });
-        ResponseFuture::working(Box::pin(miss.answer()), lead, detach)
+        ResponseFuture::working(Box::pin(miss.answer(None)), lead, detach)
     }
 
     /// Obtains a newer response in the background, if nobody does yet.
@@ -652,12 +652,12 @@ impl<S> ResponseCache<S> {
         request: Request<ReqBody>,
         pending: Box<Pending>,
         leave: Leave,
-    ) -> Box<Miss<S, ReqBody, ResBody>>
+    ) -> Miss<S, ReqBody, ResBody>
     where
         S: Clone,
         ResBody: Body,
     {
-        Box::new(Miss {
+        Miss {
             inner: self.inner.clone(),
             settings: self.settings.clone(),
             request,
@@ -668,6 +668,6 @@ impl<S> ResponseCache<S> {
             soft: self.settings.soft_timeout.map(after),
             failures: 0,
             is_refresh: false,
-        })
+        }
     }
 }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 use super::{
-    Miss,
+    Miss, Turn,
     filling::{Fill, Filling, Unanswered},
 };
 use crate::{
@@ -43,22 +43,22 @@ where
     ResBody::Error: Send,
 {
     /// Obtains what is newer than a stale response that was served already (RFC 5861, 3).
-    pub(crate) async fn refresh(mut self: Box<Self>, guard: Guard) {
+    pub(crate) async fn refresh(mut self, guard: Guard) {
         self.is_refresh = true;
         // The client has its answer: these were about that.
         for name in [RANGE, IF_RANGE, IF_MATCH, IF_UNMODIFIED_SINCE] {
             self.request.headers_mut().remove(name);
         }
         let _refreshing = Refreshing::new(&self.pending, self.request.headers());
-        let _answer = self.lead(guard).await;
+        let _answer = self.answer(Some(guard)).await;
     }
 
     /// The first of its key: fills, and the others wait.
-    pub(super) async fn lead(mut self: Box<Self>, guard: Guard) -> Answer<ResBody, S::Error> {
+    pub(super) async fn lead(&mut self, guard: Guard) -> Turn<ResBody> {
         // Between the look-up and the start of this flight another one may have ended.
         if let Some(hit) = self.pending.look(self.request.headers()) {
             guard.end(Ending::Look, Vec::new());
-            return Ok(self.hit(hit));
+            return Turn::Answered(self.hit(hit));
         }
         let deadline = self.deadline(&guard);
         self.lead.set(Some(deadline));
@@ -67,12 +67,12 @@ where
             let fetch = Box::pin(self.pending.fetch(self.request.headers(), origin));
             if let Some(hit) = fetch.await {
                 guard.end(Ending::Look, Vec::new());
-                return Ok(self.hit(hit));
+                return Turn::Answered(self.hit(hit));
             }
             if self.pending.accepts_stale() && !self.is_refresh {
                 if let Some(hit) = self.pending.look_stale(self.request.headers()) {
                     guard.end(Ending::Look, Vec::new());
-                    return Ok(self.stale(hit));
+                    return Turn::Answered(self.stale(hit));
                 }
             }
             if let Some(within) = self.settings.lease.filter(|_| !self.is_refresh) {
@@ -87,7 +87,7 @@ where
                 .begin_fill(self.pending.cache.log().sequence());
             self.pending.learn_stored(self.request.headers());
         }
-        self.fill(guard, deadline, None).await
+        Turn::Fill(guard, deadline, None)
     }
 
     /// Takes the lease of the key, or waits for what the node stores that has it; nothing where this node
@@ -128,17 +128,14 @@ where
     }
 
     /// A fill that nobody waits for; what it brings is judged and stored all the same.
-    pub(super) async fn fill_alone(
-        self: Box<Self>,
-        why: Option<Reason>,
-    ) -> Answer<ResBody, S::Error> {
+    pub(super) fn alone(&self, why: Option<Reason>) -> Turn<ResBody> {
         let guard = Guard::alone(self.pending.origin(), Instant::now().into_std());
         let deadline = self.deadline(&guard);
-        self.fill(guard, deadline, why).await
+        Turn::Fill(guard, deadline, why)
     }
 
     /// Each for itself, but known to have passed here: a layer further in collapses them.
-    pub(super) async fn pass_further_in(mut self: Box<Self>) -> Answer<ResBody, S::Error> {
+    pub(super) async fn pass_further_in(mut self) -> Answer<ResBody, S::Error> {
         let settings = &self.settings;
         pass(self.request.extensions_mut(), settings.cache.id());
         pass_deadline(self.request.extensions_mut(), self.pending.remote_until);
@@ -146,42 +143,31 @@ where
         self.pass_on(Passed::Bypassed(Reason::InnerLayer)).await
     }
 
-    pub(super) async fn pass_on(self: Box<Self>, passed: Passed) -> Answer<ResBody, S::Error> {
+    pub(super) async fn pass_on(self, passed: Passed) -> Answer<ResBody, S::Error> {
         let request = reduced(&self.settings, self.request);
         let response = Oneshot::new(self.inner, request).await?;
         Ok(pass_on(response, passed, self.leave, &self.settings))
     }
 
-    async fn fill(
-        mut self: Box<Self>,
-        mut guard: Guard,
-        deadline: Instant,
-        why: Option<Reason>,
-    ) -> Answer<ResBody, S::Error> {
-        if self.settings.validator.is_some() && self.pending.alone.is_none() {
-            // In a box, for those who have one: it is large.
-            match Box::pin(self.confirm(guard, deadline)).await {
-                Confirmed::Yes(response) => return Ok(*response),
-                Confirmed::No(this, held) => (self, guard) = (this, held),
-            }
-        }
-        self.begin(guard, deadline, why).await
+    /// Whether the layer has a validator that may say that what is stored is good.
+    pub(super) fn has_validator(&self) -> bool {
+        self.settings.validator.is_some() && self.pending.alone.is_none()
     }
 
-    /// Asks the layer's own validator, which may say that what is stored is good.
-    async fn confirm(
-        mut self: Box<Self>,
+    /// Asks it.
+    pub(super) async fn confirm(
+        mut self,
         guard: Guard,
         deadline: Instant,
     ) -> Confirmed<S, ReqBody, ResBody> {
         let Some(validator) = &self.settings.validator else {
-            return Confirmed::No(self, guard);
+            return Confirmed::No(Box::new(self), guard);
         };
         let request;
         (request, self.pending.validator) = version(validator, self.request, deadline).await;
         self.request = request;
         let Some(stored) = self.pending.confirmed() else {
-            return Confirmed::No(self, guard);
+            return Confirmed::No(Box::new(self), guard);
         };
         let headers = self.request.headers().clone();
         let cache = &self.settings.cache;
@@ -206,8 +192,8 @@ where
     }
 
     /// What is asked of the inner service, and what is to be known when it answers.
-    fn begin(
-        self: Box<Self>,
+    pub(super) fn begin(
+        self,
         guard: Guard,
         deadline: Instant,
         why: Option<Reason>,
@@ -222,7 +208,7 @@ where
             soft,
             is_refresh,
             ..
-        } = *self;
+        } = self;
         let cache = &settings.cache;
         match pending.alone {
             _ if is_refresh => {}
@@ -266,7 +252,7 @@ where
 }
 
 /// What the layer's own validator came to.
-enum Confirmed<S, ReqBody, ResBody: Body> {
+pub(super) enum Confirmed<S, ReqBody, ResBody: Body> {
     /// The stored response, which is good.
     Yes(Box<Response<ResponseBody<ResBody>>>),
     No(Box<Miss<S, ReqBody, ResBody>>, Guard),

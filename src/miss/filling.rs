@@ -136,7 +136,7 @@ where
                     fill.is_too_slow()
                 }
             };
-            if let Answered::Now(response) = answered {
+            if let Some(response) = answered {
                 return Poll::Ready(Ok(response));
             }
         }
@@ -163,12 +163,6 @@ pub(super) struct Fill<B: Body> {
     pub(super) leave: Leave,
     pub(super) lead: Arc<Lead<B>>,
     pub(super) is_refresh: bool,
-}
-
-/// Whether a client is answered before its fill is.
-enum Answered<B: Body> {
-    Now(Response<ResponseBody<B>>),
-    Later,
 }
 
 impl<B> Fill<B>
@@ -199,25 +193,23 @@ where
     }
 
     /// It takes longer than its client waits, if something stale may stand in.
-    fn is_slow(&mut self) -> Answered<B> {
-        let Some(response) = self.stand_in(Failure::Slow) else {
-            return Answered::Later;
-        };
+    fn is_slow(&mut self) -> Option<Response<ResponseBody<B>>> {
+        let response = self.stand_in(Failure::Slow)?;
         let cache = &self.settings.cache;
         cache.marks().refresh_begins(self.pending.mark, cache.now());
         if !self.guard.is_joinable() || !self.settings.detach || cache.is_closed() {
             self.lead.set(None);
             self.guard.expire();
-            return Answered::Now(response);
+            return Some(response);
         }
         // The fill goes on for those who come later.
         self.lead.answer(response);
-        Answered::Later
+        None
     }
 
     /// It takes longer than anybody waits: it runs on for its client alone; should that leave, it is
     /// dropped.
-    fn is_too_slow(&mut self) -> Answered<B> {
+    fn is_too_slow(&mut self) -> Option<Response<ResponseBody<B>>> {
         self.lead.set(None);
         self.guard.expire();
         let (cache, mark) = (&self.settings.cache, self.pending.mark);
@@ -225,15 +217,11 @@ where
             if self.pending.stand_in(Failure::Slow).is_some() {
                 cache.marks().set(Mark::Slow, mark, cache.now());
             }
-            return Answered::Now(only_if_cached(self.leave.mode));
+            return Some(only_if_cached(self.leave.mode));
         }
-        match self.stand_in(Failure::Slow) {
-            Some(response) => {
-                cache.marks().refresh_begins(mark, cache.now());
-                Answered::Now(response)
-            }
-            None => Answered::Later,
-        }
+        let response = self.stand_in(Failure::Slow)?;
+        cache.marks().refresh_begins(mark, cache.now());
+        Some(response)
     }
 
     /// The inner service has answered, or failed to.
