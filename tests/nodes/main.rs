@@ -6,10 +6,14 @@
 mod support;
 
 #[cfg(feature = "redis")]
+mod cluster;
+#[cfg(feature = "redis")]
 mod lost;
 #[cfg(feature = "redis")]
 mod node;
 #[cfg(feature = "redis")]
 mod pending;
+#[cfg(feature = "redis")]
+mod sentinel;
 #[cfg(feature = "redis")]
 mod wins;

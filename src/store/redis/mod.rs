@@ -53,6 +53,8 @@ const CLOSE: Duration = Duration::from_millis(200);
 const RENEW_EVERY: Duration = Duration::from_millis(250);
 /// A server that has become a replica may stay one.
 const REPLACE_EVERY: Duration = Duration::from_secs(10);
+/// The same where sentinels will have made another one the primary.
+const ASK_SENTINELS_EVERY: Duration = Duration::from_secs(1);
 /// What of a path is readable in a key.
 const MOST_PATH: usize = 200;
 
@@ -284,7 +286,11 @@ impl RedisStore {
             asked.answered();
         }
         // The name in the URL may lead to the new primary by now.
-        if is_read_only(&error) && self.is_due(|renewed| &mut renewed.for_writing, REPLACE_EVERY) {
+        let every = match self.connections.target.is_watched() {
+            true => ASK_SENTINELS_EVERY,
+            false => REPLACE_EVERY,
+        };
+        if is_read_only(&error) && self.is_due(|renewed| &mut renewed.for_writing, every) {
             self.connections.replace();
         }
         Err(store_error(&error))

@@ -11,6 +11,7 @@ use crate::error::BuildError;
 
 /// To make a connection, and for each of the first questions on it.
 pub(super) const CONNECT: Duration = Duration::from_millis(500);
+const MOST_TO_CONNECT: Duration = Duration::from_secs(5);
 /// For one command.
 pub(super) const COMMAND: Duration = Duration::from_millis(40);
 /// How many commands may wait for one connection.
@@ -67,6 +68,23 @@ impl Target {
         })
     }
 
+    /// The keys are those of many servers.
+    pub(super) fn is_clustered(&self) -> bool {
+        self.config.server.is_clustered()
+    }
+
+    /// Others know which server is the primary.
+    pub(super) fn is_watched(&self) -> bool {
+        self.config.server.is_sentinel()
+    }
+
+    /// To make a connection and ask on it; who does not answer is left for the next of the hosts.
+    pub(super) fn to_connect(&self) -> Duration {
+        let others = self.config.server.hosts().len().saturating_sub(1);
+        let others = u32::try_from(others).unwrap_or(u32::MAX);
+        MOST_TO_CONNECT.min((2 * CONNECT).saturating_add(CONNECT.saturating_mul(others)))
+    }
+
     /// No policy for reconnecting: a connection that broke is thrown away with all that waits in
     /// it, and its keeper makes another one.
     pub(super) fn client(&self) -> fred::clients::Client {
@@ -78,6 +96,10 @@ impl Target {
             connection_timeout: CONNECT,
             internal_command_timeout: CONNECT,
             max_command_attempts: 1,
+            // A command that was sent to the wrong node of a cluster has failed, and with it fred learns
+            // the right one. To follow an ASK, it would read the reply to another command as that to its
+            // ASKING, and all later ones would be shifted.
+            max_redirections: 0,
             max_command_buffer_len: QUEUE,
             reconnect_on_auth_error: true,
             // READONLY, LOADING and the like refuse single commands; others may still work.
