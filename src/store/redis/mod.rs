@@ -29,7 +29,7 @@ use md5::{Digest, Md5};
 use smallvec::SmallVec;
 use tokio::{runtime::Handle, task::JoinHandle};
 
-pub(crate) use self::settings::RedisSettings;
+pub(crate) use self::settings::Given;
 use self::{
     connection::Asked,
     hearing::Hearing,
@@ -95,7 +95,7 @@ impl fmt::Debug for RedisStore {
 
 impl RedisStore {
     /// Checks the settings; nothing else happens before the first use.
-    pub(crate) fn new(settings: RedisSettings, clock: Arc<dyn Clock>) -> Result<Self, BuildError> {
+    pub(crate) fn new(settings: Given, clock: Arc<dyn Clock>) -> Result<Self, BuildError> {
         let target = Target::new(settings)?;
         Ok(Self {
             connections: Arc::new(Connections::new(target, clock)),

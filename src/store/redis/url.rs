@@ -336,13 +336,14 @@ fn tls() -> Result<fred::types::config::TlsConfig, BuildError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::redis::settings::{RedisSettings, Target};
+    use crate::store::redis::settings::{Given, Target};
 
     fn target(url: &str) -> Result<Target, BuildError> {
-        Target::new(RedisSettings {
+        Target::new(Given {
             url: url.to_owned(),
             namespace: "shop".to_owned(),
             pool_size: 2,
+            ..Given::default()
         })
     }
 
