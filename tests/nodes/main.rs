@@ -10,7 +10,11 @@ mod cluster;
 #[cfg(feature = "redis")]
 mod lost;
 #[cfg(feature = "redis")]
+mod many;
+#[cfg(feature = "redis")]
 mod node;
+#[cfg(feature = "redis")]
+mod operations;
 #[cfg(feature = "redis")]
 mod pending;
 #[cfg(feature = "redis")]

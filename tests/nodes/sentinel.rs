@@ -5,7 +5,11 @@ use tower_response_cache::{Cache, Selector};
 use crate::{
     cluster::Loaded,
     node::{Data, Node, within_a_second},
-    support::deployment::Watched,
+    support::{
+        deployment::{SERVICE, Watched},
+        eventually,
+        redis_server::Reply,
+    },
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -35,12 +39,11 @@ async fn a_failover_by_sentinels_hurts_nobody() {
     // The old one comes back as a replica, and the next failover is by hand, of a primary that lives.
     watched.servers[0].restart();
     loaded.suffer(1_000).await;
-    let mut failover = || {
-        let command = ["SENTINEL", "FAILOVER", crate::support::deployment::SERVICE];
-        watched.sentinels[0].command(&command)
-            == crate::support::redis_server::Reply::Simple("OK".to_owned())
+    let failover = || {
+        let command = ["SENTINEL", "FAILOVER", SERVICE];
+        watched.sentinels[0].command(&command) == Reply::Simple("OK".to_owned())
     };
-    crate::support::eventually("it may be done again", &mut failover).await;
+    eventually("it may be done again", failover).await;
     let others: Vec<_> = (0..3).filter(|at| *at != primary).collect();
     watched.until_one_is_primary(&others);
     loaded.shares("after the second").await;

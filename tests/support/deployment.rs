@@ -15,6 +15,8 @@ const PRIMARIES: usize = 3;
 
 /// What sentinels call the primary.
 pub(crate) const SERVICE: &str = "the-primary";
+/// Of the servers; sentinels have none.
+const PASSWORD: &str = "word";
 
 fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let begin = Instant::now();
@@ -29,9 +31,10 @@ fn words(words: &[String]) -> Vec<&str> {
     words.iter().map(String::as_str).collect()
 }
 
+/// Not where there is no answer: a server that changes its role ends its connections.
 fn info_says(server: &RedisServer, line: &str) -> bool {
-    let info = server.command(&["INFO", "replication"]);
-    info.text().lines().any(|said| said == line)
+    let info = server.ask(&["INFO", "replication"]);
+    info.is_ok_and(|info| info.text().lines().any(|said| said == line))
 }
 
 fn comma_separated(servers: &[RedisServer]) -> String {
@@ -203,7 +206,16 @@ pub(crate) struct Watched {
 impl Watched {
     pub(crate) fn start() -> Self {
         let servers: Vec<_> = (0..3)
-            .map(|_| RedisServer::start_with(&["--repl-diskless-sync-delay", "0"]))
+            .map(|_| {
+                RedisServer::start_with(&[
+                    "--repl-diskless-sync-delay",
+                    "0",
+                    "--requirepass",
+                    PASSWORD,
+                    "--masterauth",
+                    PASSWORD,
+                ])
+            })
             .collect();
         let port = servers[0].port().to_string();
         for replica in &servers[1..] {
@@ -221,6 +233,7 @@ impl Watched {
             let monitor = ["SENTINEL", "MONITOR", SERVICE, "127.0.0.1", &port, "2"];
             sentinel.command(&monitor).ok();
             for (name, value) in [
+                ("auth-pass", PASSWORD),
                 ("down-after-milliseconds", "1000"),
                 ("failover-timeout", "2000"),
             ] {
@@ -243,7 +256,7 @@ impl Watched {
 
     pub(crate) fn url(&self) -> String {
         let sentinels = comma_separated(&self.sentinels);
-        format!("redis-sentinel://{sentinels}/{SERVICE}")
+        format!("redis-sentinel://:{PASSWORD}@{sentinels}/{SERVICE}")
     }
 
     /// Waits until one of these is the primary; which.

@@ -234,7 +234,8 @@ impl RedisServer {
         })
     }
 
-    fn ask<P: AsRef<[u8]>>(&self, parts: &[P]) -> io::Result<Reply> {
+    /// The same, with an error where there is no answer.
+    pub(crate) fn ask<P: AsRef<[u8]>>(&self, parts: &[P]) -> io::Result<Reply> {
         let mut connection = Connection::open(self.folder.join("socket"))?;
         if let Some(password) = &self.password {
             connection.command(&["AUTH", password])?;
