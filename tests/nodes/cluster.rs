@@ -177,6 +177,8 @@ async fn slots_that_move_hurt_nobody() {
     for slot in &slots {
         cluster.begin_to_move(*slot, from, to);
         loaded.suffer(20).await; // While the one sends those who ask to the other.
+        let health = loaded.cache.health().to_string();
+        assert!(health.starts_with("link up"), "connections stay: {health}");
         cluster.end_moving(*slot, from, to);
         loaded.suffer(20).await;
     }
