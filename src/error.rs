@@ -104,7 +104,7 @@ mod redis {
         }
 
         pub(crate) fn redis_scheme(scheme: &str) -> Self {
-            let good = "use redis://, rediss:// (TLS), valkey://, valkeys:// or redis+unix://";
+            let good = "use redis://, rediss:// (TLS), valkey://, valkeys:// or redis+unix://, or redis-cluster:// or redis-sentinel://";
             let is_short = scheme.len() <= 32
                 && scheme
                     .bytes()

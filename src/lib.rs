@@ -147,6 +147,8 @@ pub use layer::{ANALYTICS_COOKIES, ResponseCacheLayer};
 pub use personal::Credentials;
 pub use policy::{CachePolicy, Tags};
 pub use query::Query;
+#[cfg(feature = "redis")]
+pub use redis::RedisSettings;
 pub use selector::{RequestHead, Selector, Tag};
 pub use service::ResponseCache;
 pub use settings::{CacheableMethod, HonoredDirectives, Overflow};

@@ -1,5 +1,8 @@
 //! `Cache::redis`: how a cache with Redis as its second tier is made.
 
+mod duration;
+mod settings;
+
 use std::sync::Arc;
 
 use crate::{
@@ -7,8 +10,11 @@ use crate::{
     cache::Cache,
     clock::Clock,
     error::BuildError,
-    store::redis::{DigestFn, RedisSettings, RedisStore},
+    store::redis::{DigestFn, Given, RedisStore},
+    store::remote::Remote,
 };
+
+pub use self::settings::RedisSettings;
 
 /// How many connections there are by default.
 const POOL_SIZE: usize = 2;
@@ -16,7 +22,7 @@ const POOL_SIZE: usize = 2;
 /// What the builder was told of Redis.
 #[derive(Debug, Clone)]
 pub(crate) struct Redis {
-    settings: RedisSettings,
+    settings: Given,
     digest: Option<DigestFn>,
 }
 
@@ -30,8 +36,17 @@ impl Redis {
     }
 }
 
+impl From<RedisSettings> for Redis {
+    fn from(settings: RedisSettings) -> Self {
+        Self {
+            settings: settings.into_given(),
+            digest: None,
+        }
+    }
+}
+
 impl Cache {
-    /// A cache whose second tier, behind memory, is one Redis or Valkey server.
+    /// A cache whose second tier, behind memory, is Redis or Valkey.
     ///
     /// The same as [`Cache::builder().redis(url, namespace)`](CacheBuilder::redis), where the forms
     /// of the URL are told. Needs feature `redis`.
@@ -62,15 +77,45 @@ impl Cache {
     pub fn redis(url: impl Into<String>, namespace: impl Into<String>) -> CacheBuilder {
         Self::builder().redis(url, namespace)
     }
+
+    /// From now on connections to Redis are made with this password. Without meaning where there is
+    /// no Redis.
+    ///
+    /// For passwords that change while the process runs. Connections are made anew with it at once; the
+    /// present ones serve until that has succeeded, so the order in which Redis and its clients learn of
+    /// the password does not matter. Where Redis takes two passwords for a time (`ACL SETUSER cache
+    /// >new`, later `<old`), nothing is interrupted. The user stays the same, and so does a password of
+    /// sentinels.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_response_cache::{Cache, RedisSettings};
+    ///
+    /// let settings = RedisSettings::new("redis://127.0.0.1", "shop").user("cache").password("of today");
+    /// let cache = Cache::builder().redis_settings(settings).build()?;
+    /// cache.set_redis_password("of tomorrow");
+    /// assert!(!format!("{cache:?}").contains("of tomorrow"));
+    /// # Ok::<(), tower_response_cache::BuildError>(())
+    /// ```
+    pub fn set_redis_password(&self, password: impl Into<String>) {
+        let coherence = self.remote().and_then(Remote::coherence);
+        if let Some(coherence) = coherence {
+            coherence.channel().set_password(password.into());
+        }
+    }
 }
 
 impl CacheBuilder {
-    /// One Redis or Valkey server as the second tier, behind memory. Default: none.
+    /// Redis or Valkey as the second tier, behind memory. Default: none.
     ///
     /// The URL is `redis://user:password@host:6379/0`, of which only the host is needed;
     /// `rediss://` for TLS (feature `redis-tls`); `redis+unix:///path/to/socket?db=0`, also with
     /// `user` and `password`; `valkey` for `redis` in any of them. What is special in a password is
-    /// percent-encoded.
+    /// percent-encoded. Of a cluster some nodes are named, `redis-cluster://host:6379,host2`, and of
+    /// sentinels some of them and what they call the primary, `redis-sentinel://host:26379,host2/service`,
+    /// each also with `rediss` for `redis`. What comes from a file of settings is easier told by
+    /// [`redis_settings`](Self::redis_settings).
     ///
     /// The namespace, 1 to 64 letters, digits and `. _ - :`, comes first in every key there:
     /// services with the same one share their responses, so give each service its own, and a
@@ -80,18 +125,40 @@ impl CacheBuilder {
     /// [`docs::redis`](crate::docs::redis) for what is promised while Redis is in trouble. Errors
     /// in URL or namespace come from [`build`](Self::build).
     pub fn redis(mut self, url: impl Into<String>, namespace: impl Into<String>) -> Self {
-        self.redis = Some(Redis {
-            settings: RedisSettings {
-                url: url.into(),
-                namespace: namespace.into(),
-                pool_size: POOL_SIZE,
-            },
-            digest: None,
-        });
+        self.redis = Some(RedisSettings::new(url, namespace).into());
         self
     }
 
-    /// How many connections to Redis there are, 1 to 64. Default: 2; without meaning before
+    /// The same by settings that may come from a file. Default: none.
+    ///
+    /// Their version and their life in memory, where they have them, take the place of
+    /// [`version`](Self::version) and [`memory_ttl`](Self::memory_ttl). Errors come from
+    /// [`build`](Self::build).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_response_cache::{Cache, RedisSettings};
+    ///
+    /// let settings = RedisSettings::new("redis://:word@127.0.0.1", "shop").password("another");
+    /// let error = Cache::builder().redis_settings(settings).build().unwrap_err();
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "there is a password in the Redis URL and another beside it; give one of them",
+    /// );
+    /// ```
+    pub fn redis_settings(mut self, mut settings: RedisSettings) -> Self {
+        if let Some(version) = settings.take_version() {
+            self = self.version(version);
+        }
+        if let Some(ttl) = settings.life_in_memory() {
+            self = self.memory_ttl(ttl);
+        }
+        self.redis = Some(settings.into());
+        self
+    }
+
+    /// How many connections to Redis there are, 1 to 64. To a cluster each of them is one to every primary. Default: 2; without meaning before
     /// [`redis`](Self::redis).
     ///
     /// Commands of many requests share a connection, so few are enough.

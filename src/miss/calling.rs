@@ -79,7 +79,7 @@ where
                 let other = Box::pin(self.fill_of_other_node(&guard, within)).await;
                 if let Some(response) = other {
                     guard.end(Ending::Look, Vec::new());
-                    return Ok(response);
+                    return Turn::Answered(response);
                 }
             }
             guard

@@ -98,6 +98,10 @@ pub(crate) trait Channel: fmt::Debug + Send + Sync + 'static {
 
     /// The time of day by which numbers are made, as far as it is known.
     fn number_time(&self) -> Option<SystemTime>;
+
+    /// From now on connections are made with another password.
+    #[cfg(feature = "redis")]
+    fn set_password(&self, _password: String) {}
 }
 
 /// What answers to other questions say of the number.

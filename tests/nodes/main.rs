@@ -9,10 +9,18 @@ mod bad_input;
 #[cfg(feature = "redis")]
 mod lease;
 #[cfg(feature = "redis")]
+mod cluster;
+#[cfg(feature = "redis")]
 mod lost;
+#[cfg(feature = "redis")]
+mod many;
 #[cfg(feature = "redis")]
 mod node;
 #[cfg(feature = "redis")]
+mod operations;
+#[cfg(feature = "redis")]
 mod pending;
+#[cfg(feature = "redis")]
+mod sentinel;
 #[cfg(feature = "redis")]
 mod wins;

@@ -40,8 +40,9 @@ fn bad_settings() -> Vec<(String, String, &'static str)> {
         "not a scheme of Redis",
     );
     url("://127.0.0.1", "does not begin with a scheme");
-    url("redis-cluster://127.0.0.1", "not supported yet");
-    url("redis-sentinel://127.0.0.1", "not supported yet");
+    url("redis://127.0.0.1,127.0.0.2", "several hosts");
+    url("redis-cluster://127.0.0.1/3", "neither another database");
+    url("redis-sentinel://127.0.0.1", "name of a service");
     url("redis://", "no host");
     url("redis://:hunter2@", "no host");
     url("redis://:hunter2@/0", "no host");

@@ -1,6 +1,8 @@
 //! What the tests share: an origin that counts its calls, and a short way to ask.
 #![allow(dead_code, unreachable_pub)]
 
+#[cfg(feature = "redis")]
+pub(crate) mod deployment;
 pub mod dice;
 #[cfg(feature = "redis")]
 mod elsewhere;

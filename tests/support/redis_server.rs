@@ -101,9 +101,17 @@ impl RedisServer {
         let folder = std::env::temp_dir().join(name);
         let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir_all(&folder).expect("the temporary directory takes directories");
+        // A sentinel writes what it knows into its configuration, and does not start without one.
+        let mut first = Vec::new();
+        if arguments.first() == Some(&"--sentinel") {
+            let file = folder.join("sentinel.conf");
+            std::fs::write(&file, "").expect("the directory takes files");
+            first.push(file);
+        }
         let mut keeper = Command::new("sh")
             .args(["-c", KEEPER, "sh"])
-            .args([folder.as_os_str(), "redis-server".as_ref()])
+            .args([folder.as_os_str(), program().as_ref()])
+            .args(first)
             .args(["--save", "", "--appendonly", "no"])
             .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
             .arg("--unixsocket")
@@ -226,7 +234,8 @@ impl RedisServer {
         })
     }
 
-    fn ask<P: AsRef<[u8]>>(&self, parts: &[P]) -> io::Result<Reply> {
+    /// The same, with an error where there is no answer.
+    pub(crate) fn ask<P: AsRef<[u8]>>(&self, parts: &[P]) -> io::Result<Reply> {
         let mut connection = Connection::open(self.folder.join("socket"))?;
         if let Some(password) = &self.password {
             connection.command(&["AUTH", password])?;
@@ -278,18 +287,24 @@ impl Drop for RedisServer {
 fn assert_installed() {
     static IS_INSTALLED: OnceLock<bool> = OnceLock::new();
     let is_installed = *IS_INSTALLED.get_or_init(|| {
-        let mut version = Command::new("redis-server");
+        let mut version = Command::new(program());
         version.arg("--version").stdout(Stdio::null());
         version.status().is_ok_and(|status| status.success())
     });
     assert!(
         is_installed,
-        "these tests start a redis-server of their own and there is none: install it \
-         (`apt-get install redis-server`, `brew install redis`)"
+        "these tests start a {} of their own and there is none: install it \
+         (`apt-get install redis-server`, `brew install redis`)",
+        program()
     );
 }
 
-fn free_port() -> u16 {
+/// What is started; the variable `REDIS_SERVER` names another, such as `valkey-server`.
+fn program() -> String {
+    std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned())
+}
+
+pub(crate) fn free_port() -> u16 {
     loop {
         let at = RandomState::new().hash_one(0) % u64::from(PORTS.end - PORTS.start);
         let port = PORTS.start + u16::try_from(at).expect("smaller than the range");

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use fred::{
     clients::Client,
     error::{Error, ErrorKind},
+    interfaces::ClientLike,
     types::ConnectHandle,
 };
 use tokio::sync::Notify;
@@ -41,9 +42,10 @@ pub(super) struct Slot {
     pub(super) replace: AtomicBool,
 }
 
-/// A connection in use.
+/// A connection in use; to a cluster, one to each of its nodes.
 pub(super) struct Connection {
     pub(super) client: Client,
+    is_clustered: bool,
     pub(super) lanes: Lanes,
     unanswered: AtomicUsize,
     unanswered_bytes: AtomicUsize,
@@ -90,6 +92,7 @@ impl Connection {
     pub(super) fn new(client: Client, seq: Bytes) -> Self {
         Self {
             lanes: Lanes::new(client.clone(), seq.into()),
+            is_clustered: client.is_clustered(),
             client,
             unanswered: AtomicUsize::new(0),
             unanswered_bytes: AtomicUsize::new(0),
@@ -101,8 +104,16 @@ impl Connection {
             && self.unanswered_bytes.load(Ordering::Relaxed) < MOST_UNANSWERED_BYTES
     }
 
-    /// Something was answered: what was put on it before was answered as well.
+    /// Something was answered: what was put on it before was answered as well. Of the other nodes of a
+    /// cluster that says nothing.
     pub(super) fn answered(&self) {
+        if !self.is_clustered {
+            self.is_good();
+        }
+    }
+
+    /// Everything answers.
+    pub(super) fn is_good(&self) {
         // Nearly always nothing to do, and then nothing to fight for between threads.
         if self.unanswered.load(Ordering::Relaxed) != 0 {
             self.unanswered.store(0, Ordering::Relaxed);

@@ -65,7 +65,8 @@ impl Lanes {
     }
 
     /// How long a key still lives, what it holds up to a limit, and then the number of the shared log:
-    /// whatever came after that, came after this was asked. The commands leave one behind the other,
+    /// whatever came after that, came after this was asked. In a cluster the number may be read before the
+    /// rest: then what is newer than the number was written meanwhile. The commands leave one behind the other,
     /// and in one piece: of a pipeline fred would write each by itself.
     pub(super) async fn read(&self, name: Key, limit: usize) -> Replies {
         // One that is dropped while it reads is not used again.
@@ -99,9 +100,10 @@ impl Lane {
 }
 
 async fn work(client: Client, seq: Key, slot: Arc<Mutex<Slot>>) -> Infallible {
-    // The first commands are answered before the last, whose time limit is that of all.
+    // The first commands are answered before the last, whose time limit is that of all; but not where
+    // each may go to another node of a cluster.
     let unlimited = client.with_options(&Options {
-        timeout: Some(Duration::ZERO),
+        timeout: (!client.is_clustered()).then_some(Duration::ZERO),
         ..Options::default()
     });
     loop {

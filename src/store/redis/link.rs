@@ -20,8 +20,12 @@ use std::{
 use fred::{
     clients::Client,
     error::Error,
-    interfaces::{ClientLike, KeysInterface},
-    types::{ClusterHash, CustomCommand, Value, config::Options},
+    interfaces::{ClientLike, ClusterInterface, KeysInterface},
+    types::{
+        ClusterHash, CustomCommand, Value,
+        config::{Options, Server},
+    },
+    util::redis_keyslot as keyslot,
 };
 use tokio::sync::Notify;
 
@@ -262,7 +266,7 @@ impl Connections {
                     Poll::Pending => either(connected, router.ended()).await,
                 }
             };
-            match within(2 * CONNECT, made).await {
+            match within(self.target.to_connect(), made).await {
                 Some(Ok(())) => {}
                 Some(Err(error)) => return Err(describe(&error, &self.target)),
                 None => return Err(describe(&late(), &self.target)),
@@ -302,32 +306,48 @@ impl Connections {
             if let Err(why) = self.check(&held.connection.client).await {
                 return why;
             }
-            held.connection.answered();
+            held.connection.is_good();
         }
     }
 
     /// Asks for the time, and for our own words: another answer would be that to another question.
     async fn check(&self, client: &Client) -> Result<(), String> {
         let nonce = format!("{:016x}", random());
-        let options = Options {
-            timeout: Some(CONNECT),
-            ..Options::default()
+        // Each node of a cluster by itself, as each may have stopped answering by itself.
+        let nodes: Vec<_> = match client.cached_cluster_state() {
+            Some(cluster) => cluster
+                .unique_primary_nodes()
+                .into_iter()
+                .map(Some)
+                .collect(),
+            None => vec![None],
         };
-        let pipeline = client.pipeline().with_options(&options);
+        let pipeline = client.pipeline();
+        let on = |node: Option<Server>| {
+            pipeline.with_options(&Options {
+                timeout: Some(CONNECT),
+                cluster_node: node,
+                ..Options::default()
+            })
+        };
         let echo = CustomCommand::new_static("ECHO", ClusterHash::Random, false);
-        let time = CustomCommand::new_static("TIME", ClusterHash::Random, false);
+        // By the clock of one node for all who share the log.
+        let where_the_log_is = ClusterHash::Custom(keyslot(&self.names.seq));
+        let time = CustomCommand::new_static("TIME", where_the_log_is, false);
         let nothing = format!("{}:response:", self.target.namespace);
         let describe = |error: Error| describe(&error, &self.target);
-        let _: () = pipeline
-            .custom(echo, vec![nonce.as_str()])
-            .await
-            .map_err(describe)?;
-        let _: () = pipeline
+        for node in &nodes {
+            let _: () = on(node.clone())
+                .custom(echo.clone(), vec![nonce.as_str()])
+                .await
+                .map_err(describe)?;
+        }
+        let _: () = on(None)
             .custom(time, Vec::<Value>::new())
             .await
             .map_err(describe)?;
         // Whether keys of ours may be read is better known now than with the first request.
-        let _: () = pipeline.pttl(nothing).await.map_err(describe)?;
+        let _: () = on(None).pttl(nothing).await.map_err(describe)?;
         let before = self.clock.elapsed();
         let replies = pipeline.try_all::<Value>().await;
         let after = self.clock.elapsed();
@@ -343,8 +363,10 @@ impl Connections {
                 self.target.at
             )
         };
-        if text(&next()?) != Some(nonce.as_bytes()) {
-            return Err(shifted());
+        for _ in &nodes {
+            if text(&next()?) != Some(nonce.as_bytes()) {
+                return Err(shifted());
+            }
         }
         let time = time_of(&next()?).ok_or_else(shifted)?;
         integer(&next()?).ok_or_else(shifted)?;

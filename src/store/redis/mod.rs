@@ -29,7 +29,7 @@ use md5::{Digest, Md5};
 use smallvec::SmallVec;
 use tokio::{runtime::Handle, task::JoinHandle};
 
-pub(crate) use self::settings::RedisSettings;
+pub(crate) use self::settings::Given;
 use self::{
     connection::Asked,
     hearing::Hearing,
@@ -53,6 +53,8 @@ const CLOSE: Duration = Duration::from_millis(200);
 const RENEW_EVERY: Duration = Duration::from_millis(250);
 /// A server that has become a replica may stay one.
 const REPLACE_EVERY: Duration = Duration::from_secs(10);
+/// The same where sentinels will have made another one the primary.
+const ASK_SENTINELS_EVERY: Duration = Duration::from_secs(1);
 /// What of a path is readable in a key.
 const MOST_PATH: usize = 200;
 
@@ -93,7 +95,7 @@ impl fmt::Debug for RedisStore {
 
 impl RedisStore {
     /// Checks the settings; nothing else happens before the first use.
-    pub(crate) fn new(settings: RedisSettings, clock: Arc<dyn Clock>) -> Result<Self, BuildError> {
+    pub(crate) fn new(settings: Given, clock: Arc<dyn Clock>) -> Result<Self, BuildError> {
         let target = Target::new(settings)?;
         Ok(Self {
             connections: Arc::new(Connections::new(target, clock)),
@@ -284,7 +286,11 @@ impl RedisStore {
             asked.answered();
         }
         // The name in the URL may lead to the new primary by now.
-        if is_read_only(&error) && self.is_due(|renewed| &mut renewed.for_writing, REPLACE_EVERY) {
+        let every = match self.connections.target.is_watched() {
+            true => ASK_SENTINELS_EVERY,
+            false => REPLACE_EVERY,
+        };
+        if is_read_only(&error) && self.is_due(|renewed| &mut renewed.for_writing, every) {
             self.connections.replace();
         }
         Err(store_error(&error))

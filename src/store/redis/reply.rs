@@ -64,7 +64,12 @@ fn refusal(error: &Error) -> Option<&str> {
 
 /// Whether the server has answered, with an error of its own.
 pub(super) fn is_answer(error: &Error) -> bool {
-    refusal(error).is_some()
+    refusal(error).is_some() || is_elsewhere(error)
+}
+
+/// Whether the node of a cluster that was asked is not, or soon not, that of the key.
+fn is_elsewhere(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Routing)
 }
 
 /// A replica answers this to a write: another server has become the primary.
@@ -84,6 +89,7 @@ pub(super) fn store_error(error: &Error) -> StoreError {
         ErrorKind::Timeout => StoreError::timeout("Redis did not answer within 40 ms"),
         ErrorKind::Backpressure => StoreError::timeout("too much waits for Redis already"),
         ErrorKind::Protocol | ErrorKind::Parse => StoreError::mismatched(error.details()),
+        ErrorKind::Routing => StoreError::refused("the key moves to another node of the cluster"),
         _ => StoreError::new(format!(
             "the connection to Redis broke: {}",
             in_words(error.details())
@@ -112,10 +118,16 @@ pub(super) fn describe(error: &Error, target: &Target) -> String {
             "LOADING" => {
                 format!("Redis at {at} is still loading its data; it will be used after that")
             }
+            "CLUSTERDOWN" | "MASTERDOWN" if target.is_clustered() => {
+                format!("the cluster at {at} is not whole ({words}); it will be used when it is")
+            }
             "MOVED" | "ASK" | "CLUSTERDOWN" => format!(
-                "Redis at {at} is a node of a cluster, which is not supported yet; \
-                 give the URL of a single server"
+                "Redis at {at} is a node of a cluster; write the URL as redis-cluster://, \
+                 with the hosts of some nodes separated by commas"
             ),
+            _ if words.contains("cluster support disabled") => {
+                format!("Redis at {at} is no cluster; write the URL as redis://host")
+            }
             _ if words.contains("DB index is out of range") => format!(
                 "database {} is out of range at {at}; use a lower one in the URL, \
                  or raise `databases` in the configuration of Redis",
@@ -137,6 +149,20 @@ pub(super) fn describe(error: &Error, target: &Target) -> String {
         ),
         ErrorKind::Protocol | ErrorKind::Parse => {
             format!("what answers at {at} is not Redis; check host and port")
+        }
+        ErrorKind::Routing => {
+            format!("slots of the cluster at {at} have moved; its nodes are asked for again")
+        }
+        ErrorKind::Sentinel if details.contains("Missing primary address") => format!(
+            "no primary of {at} is known to them; \
+             check the name of the service in the URL against `sentinel monitor`"
+        ),
+        ErrorKind::Sentinel if details.contains("connect to all sentinel") => format!(
+            "nobody to ask for {at}; check hosts, ports and the sentinels' own password \
+             (sentinelPassword in the URL), and that they run and can be reached from here"
+        ),
+        ErrorKind::Sentinel if details.contains("Invalid role") => {
+            format!("what the sentinels call the primary of {at} is a replica still")
         }
         ErrorKind::Config => format!("Redis at {at} cannot be used: {details}"),
         #[cfg(feature = "redis-tls")]

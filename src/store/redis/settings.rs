@@ -1,16 +1,17 @@
 //! What the user gave, and what it makes of fred's many settings.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Mutex, time::Duration};
 
 use fred::types::config::{
     Config, ConnectionConfig, PerformanceConfig, TcpConfig, UnresponsiveConfig,
 };
 
-use super::url::parse;
+use super::{connection::lock, url::parse};
 use crate::error::BuildError;
 
 /// To make a connection, and for each of the first questions on it.
 pub(super) const CONNECT: Duration = Duration::from_millis(500);
+const MOST_TO_CONNECT: Duration = Duration::from_secs(5);
 /// For one command.
 pub(super) const COMMAND: Duration = Duration::from_millis(40);
 /// How many commands may wait for one connection.
@@ -21,17 +22,19 @@ const MAX_POOL: usize = 64;
 const MAX_NAMESPACE: usize = 64;
 
 /// Settings as the builder of the cache was given them.
-#[derive(Clone)]
-pub(crate) struct RedisSettings {
+#[derive(Clone, Default)]
+pub(crate) struct Given {
     pub(crate) url: String,
     pub(crate) namespace: String,
     pub(crate) pool_size: usize,
+    pub(crate) user: Option<String>,
+    pub(crate) password: Option<String>,
 }
 
 /// The URL holds a password.
-impl fmt::Debug for RedisSettings {
+impl fmt::Debug for Given {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisSettings")
+        f.debug_struct("Given")
             .field("namespace", &self.namespace)
             .field("pool_size", &self.pool_size)
             .finish_non_exhaustive()
@@ -41,6 +44,8 @@ impl fmt::Debug for RedisSettings {
 /// Settings that were checked.
 pub(super) struct Target {
     pub(super) config: Config,
+    /// That of the configuration, unless it was changed since.
+    password: Mutex<Option<String>>,
     /// For people: host and port, or the path of the socket.
     pub(super) at: String,
     pub(super) namespace: String,
@@ -48,23 +53,49 @@ pub(super) struct Target {
 }
 
 impl Target {
-    pub(super) fn new(settings: RedisSettings) -> Result<Self, BuildError> {
-        let RedisSettings {
+    pub(super) fn new(settings: Given) -> Result<Self, BuildError> {
+        let Given {
             url,
             namespace,
             pool_size,
+            user,
+            password,
         } = settings;
         check_namespace(&namespace)?;
         if !(1..=MAX_POOL).contains(&pool_size) {
             return Err(BuildError::redis_pool_size(pool_size, MAX_POOL));
         }
-        let (config, at) = parse(&url)?;
+        let (mut config, at) = parse(&url)?;
+        add_credentials(&mut config, user, password)?;
         Ok(Self {
+            password: Mutex::new(config.password.clone()),
             config,
             at,
             namespace,
             pool_size,
         })
+    }
+
+    /// From now on connections are made with another password.
+    pub(super) fn set_password(&self, password: String) {
+        *lock(&self.password) = Some(password);
+    }
+
+    /// The keys are those of many servers.
+    pub(super) fn is_clustered(&self) -> bool {
+        self.config.server.is_clustered()
+    }
+
+    /// Others know which server is the primary.
+    pub(super) fn is_watched(&self) -> bool {
+        self.config.server.is_sentinel()
+    }
+
+    /// To make a connection and ask on it; who does not answer is left for the next of the hosts.
+    pub(super) fn to_connect(&self) -> Duration {
+        let others = self.config.server.hosts().len().saturating_sub(1);
+        let others = u32::try_from(others).unwrap_or(u32::MAX);
+        MOST_TO_CONNECT.min((2 * CONNECT).saturating_add(CONNECT.saturating_mul(others)))
     }
 
     /// No policy for reconnecting: a connection that broke is thrown away with all that waits in
@@ -78,6 +109,10 @@ impl Target {
             connection_timeout: CONNECT,
             internal_command_timeout: CONNECT,
             max_command_attempts: 1,
+            // A command that was sent to the wrong node of a cluster has failed, and with it fred learns
+            // the right one. To follow an ASK, it would read the reply to another command as that to its
+            // ASKING, and all later ones would be shifted.
+            max_redirections: 0,
             max_command_buffer_len: QUEUE,
             reconnect_on_auth_error: true,
             // READONLY, LOADING and the like refuse single commands; others may still work.
@@ -92,13 +127,51 @@ impl Target {
             unresponsive: UnresponsiveConfig::default(),
             ..ConnectionConfig::default()
         };
-        fred::clients::Client::new(
-            self.config.clone(),
-            Some(performance),
-            Some(connection),
-            None,
-        )
+        let config = Config {
+            password: lock(&self.password).clone(),
+            ..self.config.clone()
+        };
+        fred::clients::Client::new(config, Some(performance), Some(connection), None)
     }
+}
+
+/// Puts in what was given beside the URL.
+fn add_credentials(
+    config: &mut Config,
+    user: Option<String>,
+    password: Option<String>,
+) -> Result<(), BuildError> {
+    let twice = |what| {
+        BuildError::redis_url(format!(
+            "there is a {what} in the Redis URL and another beside it; give one of them"
+        ))
+    };
+    if user.as_ref().is_some_and(String::is_empty) {
+        return Err(BuildError::redis_url(
+            "the user of Redis is empty; leave it out to be the default user",
+        ));
+    }
+    if password.as_ref().is_some_and(String::is_empty) {
+        return Err(BuildError::redis_url(
+            "the password of Redis is empty; leave it out where none is needed",
+        ));
+    }
+    if user.is_some() && config.username.is_some() {
+        return Err(twice("user"));
+    }
+    // Of a user without a password the URL makes an empty one.
+    let has_password = config.password.as_ref().is_some_and(|it| !it.is_empty());
+    if password.is_some() && has_password {
+        return Err(twice("password"));
+    }
+    if user.is_some() {
+        config.username = user;
+        config.password.get_or_insert_with(String::new);
+    }
+    if password.is_some() {
+        config.password = password;
+    }
+    Ok(())
 }
 
 fn check_namespace(namespace: &str) -> Result<(), BuildError> {
@@ -137,10 +210,11 @@ mod tests {
     #[test]
     fn a_pool_has_1_to_64_connections() {
         for (pool_size, is_good) in [(0, false), (1, true), (64, true), (65, false)] {
-            let settings = RedisSettings {
+            let settings = Given {
                 url: "redis://host".to_owned(),
                 namespace: "shop".to_owned(),
                 pool_size,
+                ..Given::default()
             };
             assert_eq!(Target::new(settings).is_ok(), is_good, "{pool_size}");
         }
@@ -148,11 +222,93 @@ mod tests {
 
     #[test]
     fn settings_do_not_show_the_password() {
-        let settings = RedisSettings {
+        let settings = Given {
             url: "redis://:secret@host".to_owned(),
             namespace: "shop".to_owned(),
             pool_size: 2,
+            password: Some("secret".to_owned()),
+            ..Given::default()
         };
         assert!(!format!("{settings:?}").contains("secret"));
+    }
+
+    #[test]
+    fn user_and_password_come_from_the_url_or_from_beside_it() {
+        type Row<'a> = (
+            &'a str,
+            Option<&'a str>,
+            Option<&'a str>,
+            Result<(Option<&'a str>, Option<&'a str>), &'a str>,
+        );
+        let rows: &[Row<'_>] = &[
+            ("redis://h", None, None, Ok((None, None))),
+            // Nothing in it needs to be encoded.
+            (
+                "redis://h",
+                Some("me"),
+                Some("a/b@c%2F"),
+                Ok((Some("me"), Some("a/b@c%2F"))),
+            ),
+            ("redis://h", None, Some("x"), Ok((None, Some("x")))),
+            ("redis://h", Some("me"), None, Ok((Some("me"), Some("")))),
+            ("redis://me@h", None, Some("x"), Ok((Some("me"), Some("x")))),
+            (
+                "redis://:x@h",
+                Some("me"),
+                None,
+                Ok((Some("me"), Some("x"))),
+            ),
+            (
+                "redis://:secret@h",
+                None,
+                Some("secret"),
+                Err("a password in the Redis URL"),
+            ),
+            (
+                "redis://you@h",
+                Some("me"),
+                None,
+                Err("a user in the Redis URL"),
+            ),
+            (
+                "redis://h",
+                Some(""),
+                None,
+                Err("the user of Redis is empty"),
+            ),
+            (
+                "redis://h",
+                None,
+                Some(""),
+                Err("the password of Redis is empty"),
+            ),
+            (
+                "redis-cluster://a:secret@h,i",
+                None,
+                Some("secret"),
+                Err("a password in the Redis URL"),
+            ),
+        ];
+        for (url, user, password, expected) in rows {
+            let target = Target::new(Given {
+                url: (*url).to_owned(),
+                namespace: "shop".to_owned(),
+                pool_size: 2,
+                user: user.map(str::to_owned),
+                password: password.map(str::to_owned),
+            });
+            match (target, expected) {
+                (Ok(target), Ok((user, password))) => {
+                    assert_eq!(target.config.username.as_deref(), *user, "{url}");
+                    assert_eq!(target.config.password.as_deref(), *password, "{url}");
+                }
+                (Err(error), Err(says)) => {
+                    let error = error.to_string();
+                    assert!(error.contains(says), "{url}: {error}");
+                    assert!(!error.contains("secret"), "{url}: {error}");
+                }
+                (target, expected) => panic!("{url}: {:?}, {expected:?}", target.map(|it| it.at)),
+            }
+        }
     }
 }

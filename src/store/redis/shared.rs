@@ -308,6 +308,11 @@ impl Channel for RedisStore {
     fn number_time(&self) -> Option<std::time::SystemTime> {
         Store::time(self)
     }
+
+    fn set_password(&self, password: String) {
+        self.connections.target.set_password(password);
+        self.connections.replace();
+    }
 }
 
 #[cfg(test)]

@@ -9,9 +9,10 @@ use fred::types::{
 use crate::error::BuildError;
 
 const PORT: u16 = 6379;
+const SENTINEL_PORT: u16 = 26379;
 const FORMS: &str = "write it as redis://user:password@host:6379/0";
 
-/// What a scheme stands for.
+/// How a server is reached.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Transport {
     Tcp,
@@ -19,25 +20,48 @@ enum Transport {
     Unix,
 }
 
-fn transport(scheme: &str) -> Result<Transport, BuildError> {
+/// What the hosts of a URL are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hosts {
+    /// The server itself.
+    Server,
+    /// Some nodes of a cluster; the others are found by them.
+    Cluster,
+    /// Sentinels, who know which server is the primary.
+    Sentinel,
+}
+
+/// What a scheme stands for.
+fn meaning(scheme: &str) -> Result<(Transport, Hosts), BuildError> {
     let scheme = scheme.to_ascii_lowercase();
-    match scheme.as_str() {
-        "redis" | "valkey" => Ok(Transport::Tcp),
-        "rediss" | "valkeys" if cfg!(feature = "redis-tls") => Ok(Transport::Tls),
-        "rediss" | "valkeys" => Err(BuildError::redis_url(
-            "a URL with rediss:// needs TLS; enable the feature `redis-tls` of tower-response-cache",
-        )),
-        "redis+unix" | "valkey+unix" | "unix" if cfg!(unix) => Ok(Transport::Unix),
-        "redis+unix" | "valkey+unix" | "unix" => Err(BuildError::redis_url(
-            "this system has no unix sockets; use redis:// with a host",
-        )),
-        _ if scheme.ends_with("-cluster") || scheme.ends_with("-sentinel") => {
-            Err(BuildError::redis_url(
-                "cluster and sentinel are not supported yet; give the redis:// URL of one server",
-            ))
+    let (transport, hosts) = match scheme.rsplit_once('-') {
+        Some((transport, "cluster")) => (transport, Hosts::Cluster),
+        Some((transport, "sentinel")) => (transport, Hosts::Sentinel),
+        _ => (&*scheme, Hosts::Server),
+    };
+    let transport = match transport {
+        "redis" | "valkey" => Transport::Tcp,
+        "rediss" | "valkeys" if cfg!(feature = "redis-tls") => Transport::Tls,
+        "rediss" | "valkeys" => {
+            return Err(BuildError::redis_url(
+                "a URL with rediss:// needs TLS; enable the feature `redis-tls` of tower-response-cache",
+            ));
         }
-        _ => Err(BuildError::redis_scheme(&scheme)),
-    }
+        "redis+unix" | "valkey+unix" | "unix" if hosts != Hosts::Server => {
+            return Err(BuildError::redis_url(
+                "cluster and sentinel are not reached by unix sockets; \
+                 use redis-cluster:// or redis-sentinel:// with hosts",
+            ));
+        }
+        "redis+unix" | "valkey+unix" | "unix" if cfg!(unix) => Transport::Unix,
+        "redis+unix" | "valkey+unix" | "unix" => {
+            return Err(BuildError::redis_url(
+                "this system has no unix sockets; use redis:// with a host",
+            ));
+        }
+        _ => return Err(BuildError::redis_scheme(&scheme)),
+    };
+    Ok((transport, hosts))
 }
 
 pub(super) fn parse(url: &str) -> Result<(Config, String), BuildError> {
@@ -51,7 +75,7 @@ pub(super) fn parse(url: &str) -> Result<(Config, String), BuildError> {
             "the Redis URL has no scheme; {FORMS}"
         )));
     };
-    let transport = transport(scheme)?;
+    let (transport, hosts) = meaning(scheme)?;
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, rest) = rest.split_at(end);
     if rest.contains('#') || (transport != Transport::Unix && rest.contains('@')) {
@@ -75,11 +99,18 @@ pub(super) fn parse(url: &str) -> Result<(Config, String), BuildError> {
         password = secret.map(decoded).transpose()?;
     }
     let mut database = None;
+    let mut for_sentinels = (None, None);
     for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
         match name {
             "db" if transport == Transport::Unix => database = Some(value),
             "user" | "username" if transport == Transport::Unix => user = Some(decoded(value)?),
             "pass" | "password" if transport == Transport::Unix => password = Some(decoded(value)?),
+            "sentinelUsername" if hosts == Hosts::Sentinel => {
+                for_sentinels.0 = Some(decoded(value)?);
+            }
+            "sentinelPassword" if hosts == Hosts::Sentinel => {
+                for_sentinels.1 = Some(decoded(value)?);
+            }
             _ => return Err(unknown_query()),
         }
     }
@@ -92,13 +123,10 @@ pub(super) fn parse(url: &str) -> Result<(Config, String), BuildError> {
     let (server, at) = match transport {
         Transport::Unix => unix(host, path)?,
         Transport::Tcp | Transport::Tls => {
-            database = Some(path.trim_start_matches('/')).filter(|number| !number.is_empty());
-            let (host, port) = host_and_port(host)?;
-            let at = match host.contains(':') {
-                true => format!("[{host}]:{port}"),
-                false => format!("{host}:{port}"),
-            };
-            (ServerConfig::new_centralized(host, port), at)
+            let path = path.trim_start_matches('/');
+            let (config, number, at) = servers(hosts, host, path, for_sentinels)?;
+            database = Some(number).filter(|number| !number.is_empty());
+            (config, at)
         }
     };
     let database = match database {
@@ -134,6 +162,66 @@ pub(super) fn parse(url: &str) -> Result<(Config, String), BuildError> {
     Ok((config, at))
 }
 
+/// Who is to be asked, what of the path is the number of the database, and who that is for people.
+fn servers<'a>(
+    hosts: Hosts,
+    authority: &str,
+    path: &'a str,
+    for_sentinels: (Option<String>, Option<String>),
+) -> Result<(ServerConfig, &'a str, String), BuildError> {
+    if hosts == Hosts::Server && authority.contains(',') {
+        return Err(BuildError::redis_url(
+            "the Redis URL has several hosts; write those of a cluster as redis-cluster://host,host \
+             and those of sentinels as redis-sentinel://host,host/service-name",
+        ));
+    }
+    let port = if hosts == Hosts::Sentinel {
+        SENTINEL_PORT
+    } else {
+        PORT
+    };
+    let several = authority.split(',').map(|host| host_and_port(host, port));
+    let several = several.collect::<Result<Vec<_>, _>>()?;
+    let shown = several.iter().map(|(host, port)| match host.contains(':') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
+    });
+    let at = shown.collect::<Vec<_>>().join(",");
+    Ok(match hosts {
+        Hosts::Server => {
+            let (host, port) = several.into_iter().next().ok_or_else(bad_host)?;
+            (ServerConfig::new_centralized(host, port), path, at)
+        }
+        Hosts::Cluster => {
+            if !path.is_empty() && path != "0" {
+                return Err(BuildError::redis_url(
+                    "a cluster has neither another database than 0 nor the name of a service; \
+                     write it as redis-cluster://user:password@host:6379,host2:6379",
+                ));
+            }
+            (ServerConfig::new_clustered(several), "", at)
+        }
+        Hosts::Sentinel => {
+            let (service, number) = path.split_once('/').unwrap_or((path, ""));
+            let is_good = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+            if service.is_empty() || !service.bytes().all(is_good) {
+                return Err(BuildError::redis_url(
+                    "the Redis URL lacks the name of a service that sentinels know; \
+                     write it as redis-sentinel://user:password@host:26379,host2:26379/service-name",
+                ));
+            }
+            let mut server = ServerConfig::new_sentinel(several, service);
+            if let ServerConfig::Sentinel {
+                username, password, ..
+            } = &mut server
+            {
+                (*username, *password) = for_sentinels;
+            }
+            (server, number, format!("{service} (of the sentinels {at})"))
+        }
+    })
+}
+
 fn unknown_query() -> BuildError {
     BuildError::redis_url(
         "the Redis URL has a query that is not known; write the database as in \
@@ -154,7 +242,7 @@ fn unix(host: &str, path: &str) -> Result<(ServerConfig, String), BuildError> {
     Ok((server, path))
 }
 
-fn host_and_port(authority: &str) -> Result<(String, u16), BuildError> {
+fn host_and_port(authority: &str, default: u16) -> Result<(String, u16), BuildError> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(v6) => {
             let Some((host, port)) = v6.split_once(']') else {
@@ -174,7 +262,7 @@ fn host_and_port(authority: &str) -> Result<(String, u16), BuildError> {
         },
     };
     let port = match port {
-        Some("") => PORT,
+        Some("") => default,
         Some(port) => port.parse().ok().filter(|port| *port != 0).ok_or_else(|| {
             BuildError::redis_url(format!(
                 "the port of the Redis URL is not a number from 1 to 65535; {FORMS}"
@@ -248,13 +336,14 @@ fn tls() -> Result<fred::types::config::TlsConfig, BuildError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::redis::settings::{RedisSettings, Target};
+    use crate::store::redis::settings::{Given, Target};
 
     fn target(url: &str) -> Result<Target, BuildError> {
-        Target::new(RedisSettings {
+        Target::new(Given {
             url: url.to_owned(),
             namespace: "shop".to_owned(),
             pool_size: 2,
+            ..Given::default()
         })
     }
 
@@ -332,6 +421,41 @@ mod tests {
     }
 
     #[test]
+    fn urls_name_the_nodes_of_a_cluster() {
+        let target = target("valkey-cluster://me:word@a:7000,[::1],c/0").expect("a good URL");
+        assert_eq!(target.at, "a:7000,[::1]:6379,c:6379");
+        let hosts = [("a", 7000), ("::1", 6379), ("c", 6379)];
+        let expected = ServerConfig::new_clustered(hosts.to_vec());
+        assert_eq!(target.config.server, expected);
+        assert_eq!(target.config.username.as_deref(), Some("me"));
+        assert_eq!(target.config.password.as_deref(), Some("word"));
+        assert_eq!(target.config.database, None);
+    }
+
+    #[test]
+    fn urls_name_sentinels_and_a_service() {
+        let url = "redis-sentinel://me:word@a,b:7000/the-primary/3";
+        let plain = target(url).expect("a good URL");
+        assert_eq!(plain.at, "the-primary (of the sentinels a:26379,b:7000)");
+        let hosts = [("a", 26379), ("b", 7000)];
+        let expected = ServerConfig::new_sentinel(hosts.to_vec(), "the-primary");
+        // The password of the servers is none of the sentinels' business.
+        assert_eq!(plain.config.server, expected);
+        assert_eq!(plain.config.password.as_deref(), Some("word"));
+        assert_eq!(plain.config.database, Some(3));
+        let url = format!("{url}?sentinelUsername=you&sentinelPassword=x%26y");
+        match target(&url).expect("a good URL").config.server {
+            ServerConfig::Sentinel {
+                username, password, ..
+            } => {
+                assert_eq!(username.as_deref(), Some("you"));
+                assert_eq!(password.as_deref(), Some("x&y"));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
     fn what_is_wrong_with_a_url_is_one_sentence_without_the_password() {
         let rows = [
             ("", "no scheme"),
@@ -341,14 +465,27 @@ mod tests {
                 "http:// is not a scheme of Redis; use redis://",
             ),
             ("://host", "does not begin with a scheme"),
+            ("redis-cluster://", "no host"),
+            ("redis-cluster://a,,b", "no host"),
+            ("redis-cluster://a,b:0", "not a number from 1 to 65535"),
+            ("redis-cluster://a/3", "neither another database"),
+            ("redis-cluster://a/service", "nor the name of a service"),
             (
-                "redis-cluster://host",
-                "give the redis:// URL of one server",
+                "redis-cluster://a?sentinelPassword=sec",
+                "query that is not known",
             ),
+            ("redis-sentinel://a", "lacks the name of a service"),
+            ("redis-sentinel://a/", "lacks the name of a service"),
+            ("redis-sentinel://a/ser:vice", "lacks the name of a service"),
+            ("redis-sentinel://a/service/x", "not a number from 0 to 255"),
             (
-                "rediss-sentinel://host",
-                "give the redis:// URL of one server",
+                "redis-sentinel://a/service?node=b",
+                "query that is not known",
             ),
+            ("redis-sentinel://:sec@/service", "no host"),
+            ("unix-cluster:///sock", "not reached by unix sockets"),
+            ("redis-pool://a", "redis-pool:// is not a scheme"),
+            ("redis://a,b", "several hosts; write those of a cluster"),
             ("redis://", "no host"),
             ("redis://:secret@", "no host"),
             ("redis://:secret@:6379", "no host"),

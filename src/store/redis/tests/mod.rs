@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{RedisSettings, RedisStore};
+use super::{Given, RedisStore};
 use crate::{
     clock::{ManualClock, SystemClock},
     error::{StoreError, StoreErrorKind},
@@ -35,10 +35,11 @@ const KEY: StoreKey<'static> = StoreKey::new(None, "/users", b"GET http://host/u
 const FRAME: Bytes = Bytes::from_static(b"a frame \xff\x00");
 
 fn store(url: &str) -> RedisStore {
-    let settings = RedisSettings {
+    let settings = Given {
         url: url.to_owned(),
         namespace: "shop".to_owned(),
         pool_size: 2,
+        ..Given::default()
     };
     RedisStore::new(settings, Arc::new(SystemClock::new())).expect("a good URL")
 }
@@ -214,10 +215,11 @@ async fn what_others_put_at_the_key_is_told_apart() {
 #[tokio::test]
 async fn time_is_that_of_redis() {
     let server = RedisServer::start();
-    let settings = RedisSettings {
+    let settings = Given {
         url: server.url(),
         namespace: "shop".to_owned(),
         pool_size: 1,
+        ..Given::default()
     };
     let clock = ManualClock::new();
     clock.advance(Duration::from_secs(1000));
