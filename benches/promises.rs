@@ -13,6 +13,9 @@ mod herd_invalidation;
 #[path = "support/herd_sockets.rs"]
 mod herd_sockets;
 #[cfg(feature = "redis")]
+#[path = "support/nodes.rs"]
+mod nodes;
+#[cfg(feature = "redis")]
 #[path = "support/redis_hit.rs"]
 mod redis_hit;
 #[cfg(feature = "redis")]
@@ -73,7 +76,10 @@ fn main() -> ExitCode {
     names.extend(herd::NAMES);
     names.extend(herd_invalidation::NAMES);
     #[cfg(feature = "redis")]
-    names.extend(redis_hit::names());
+    {
+        names.extend(redis_hit::names());
+        names.extend(nodes::NAMES);
+    }
     if is_listed(&names) {
         return ExitCode::SUCCESS;
     }
@@ -104,5 +110,7 @@ fn main() -> ExitCode {
     if redis_hit::names().any(is_selected) {
         rows.extend(redis_hit::rows(is_selected));
     }
+    #[cfg(feature = "redis")]
+    rows.extend(nodes::rows(is_selected));
     report(&rows)
 }

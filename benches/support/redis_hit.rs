@@ -1,6 +1,7 @@
 //! What a hit from Redis costs through the layer, against the same commands sent by hand.
 //!
-//! By hand means: `PTTL` and `GETRANGE` of the very keys that the layer reads, in one pipeline,
+//! By hand means: `PTTL` and `GETRANGE` of the very keys that the layer reads, and `GET` of the number of
+//! the shared log, in one pipeline,
 //! through the same client with the same settings, over as many connections, from the same tasks of
 //! the same runtime with two workers, to the same server. Both sides hold the bytes of the answer in
 //! their hands in the end; the layer makes a response of them, too.
@@ -220,6 +221,8 @@ struct ByHand {
     /// The paths, and the names that the layer has given to their keys.
     names: Vec<(usize, Arc<str>)>,
     next: Arc<AtomicUsize>,
+    /// The key of the number of the shared log.
+    seq: Arc<str>,
     size: usize,
 }
 
@@ -244,6 +247,7 @@ impl ByHand {
             clients,
             names,
             next: Arc::default(),
+            seq: format!("{{{namespace}}}:seq").into(),
             size,
         }
     }
@@ -251,10 +255,11 @@ impl ByHand {
     async fn round(&self, tasks: usize) -> f64 {
         timed(tasks, &self.names, |names| {
             let (clients, next, size) = (self.clients.clone(), self.next.clone(), self.size);
+            let seq = self.seq.clone();
             async move {
                 for (key, name) in names {
                     let client = &clients[next.fetch_add(1, Ordering::Relaxed) % CONNECTIONS];
-                    let frame = read(client, &name).await;
+                    let frame = read(client, &name, &seq).await;
                     let path = path(key);
                     let body = &frame[frame.len() - size..];
                     assert!(body.starts_with(path.as_bytes()), "{name}");
@@ -267,10 +272,11 @@ impl ByHand {
     }
 }
 
-async fn read(client: &Client, name: &str) -> Bytes {
+async fn read(client: &Client, name: &str, seq: &str) -> Bytes {
     let pipeline = client.pipeline();
     let _: () = pipeline.pttl(name).await.expect("queued");
     let _: () = pipeline.getrange(name, 0, LIMIT).await.expect("queued");
+    let _: () = pipeline.get(seq).await.expect("queued");
     let mut replies = pipeline.try_all::<Value>().await.into_iter();
     match (replies.next(), replies.next()) {
         (Some(Ok(Value::Integer(life))), Some(Ok(Value::Bytes(frame)))) if life > 0 => frame,
@@ -321,6 +327,8 @@ impl Layered {
         let cache = Cache::redis(server.url(), namespace)
             .pool_size(CONNECTIONS)
             .memory(state.memory(size))
+            // Not as long as it is sure: each is to be asked for.
+            .memory_ttl(Duration::from_secs(5))
             .clock(clock.clone())
             .build()
             .expect("the settings are good");

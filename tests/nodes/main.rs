@@ -7,9 +7,9 @@ mod support;
 
 mod bad_input;
 #[cfg(feature = "redis")]
-mod lease;
-#[cfg(feature = "redis")]
 mod cluster;
+#[cfg(feature = "redis")]
+mod lease;
 #[cfg(feature = "redis")]
 mod lost;
 #[cfg(feature = "redis")]
