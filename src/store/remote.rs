@@ -133,6 +133,10 @@ pub(crate) struct Ask<'a> {
 }
 
 /// What came of it.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one at a time, and a box would cost each read an allocation"
+)]
 pub(crate) enum Looked {
     /// An entry, and by what its variants are told apart.
     Found(Entry, VaryRule),
