@@ -23,4 +23,6 @@ mod pending;
 #[cfg(feature = "redis")]
 mod sentinel;
 #[cfg(feature = "redis")]
+mod values;
+#[cfg(feature = "redis")]
 mod wins;
