@@ -219,3 +219,33 @@ async fn what_is_written_late_never_comes_back_to_life() {
         "nor to a node that knows nothing"
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_read_from_redis_is_never_older_than_what_all_were_told() {
+    let (server, data) = (RedisServer::start(), Data::default());
+    let rules = [
+        "ACL",
+        "SETUSER",
+        "deaf",
+        "on",
+        ">word",
+        "~*",
+        "+@all",
+        "resetchannels",
+    ];
+    server.command(&rules).ok();
+    // No messages come to this one: it knows what it reads, ten times a second and with each look-up.
+    let url = server.url().replace("redis://", "redis://deaf:word@");
+    let deaf = Node::new(Cache::redis(url, "read"), &data);
+    deaf.cache.connect().await.expect("Redis is there");
+    let other = Node::connected(Cache::redis(server.url(), "read"), &data).await;
+    for version in 1..=50 {
+        let path = format!("/page/{version}");
+        assert_eq!(other.shows(&path).await, version - 1);
+        other.is_written().await;
+        data.set(version);
+        let done = other.cache.invalidate(Selector::tag("data"));
+        done.everywhere().await.expect("told");
+        assert_eq!(deaf.shows(&path).await, version, "at once");
+    }
+}
