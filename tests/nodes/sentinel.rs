@@ -6,7 +6,7 @@ use crate::{
     cluster::Loaded,
     node::{Data, Node, within_a_second},
     support::{
-        deployment::{SERVICE, Watched},
+        deployment::{SERVICE, Watched, cut_off_replicas},
         eventually,
         redis_server::Reply,
     },
@@ -61,6 +61,7 @@ async fn when_a_lagging_replica_takes_over_nobody_shows_what_was_invalidated() {
     for replica in &watched.servers[1..] {
         replica.stop();
     }
+    cut_off_replicas(&watched.servers[0]);
     data.set(1);
     let done = first.cache.invalidate(Selector::tag("data"));
     done.everywhere().await.expect("told");

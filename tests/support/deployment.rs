@@ -37,6 +37,12 @@ fn info_says(server: &RedisServer, line: &str) -> bool {
     info.is_ok_and(|info| info.text().lines().any(|said| said == line))
 }
 
+/// Ends the connections of halted replicas, to which more would come otherwise even then.
+pub(crate) fn cut_off_replicas(primary: &RedisServer) {
+    let kill = ["CLIENT", "KILL", "TYPE", "REPLICA"];
+    assert!(primary.command(&kill).integer() > 0, "they were connected");
+}
+
 fn comma_separated(servers: &[RedisServer]) -> String {
     let hosts = servers.iter().map(|server| server.addr().to_string());
     hosts.collect::<Vec<_>>().join(",")
