@@ -11,6 +11,7 @@ use crate::{
         deployment::{Cluster, cut_off_replicas, slot_of},
         eventually,
         load::{Load, ask, origin},
+        redis_server::{RedisServer, free_port},
     },
 };
 
@@ -224,4 +225,42 @@ async fn when_a_replica_takes_over_nobody_shows_what_was_invalidated() {
     second.hears().await;
     let third = Node::connected(Cache::redis(cluster.url(), "failing"), &data).await;
     assert_eq!(third.shows("/page/0").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_url_of_the_wrong_kind_is_told_from_a_server_that_is_away() {
+    let (alone, sentinel) = (
+        RedisServer::start(),
+        RedisServer::start_with(&["--sentinel"]),
+    );
+    let bus = free_port().to_string();
+    let node = ["--cluster-enabled", "yes", "--cluster-port", &bus];
+    let node = RedisServer::start_with(&node); // Without any slot.
+    let (alone, sentinel, node) = (alone.addr(), sentinel.addr(), node.addr());
+    for (url, says) in [
+        (
+            format!("redis://{node}"),
+            "write the URL as redis-cluster://",
+        ),
+        (format!("redis-cluster://{alone}"), "is no cluster; write"),
+        (format!("redis-cluster://{node}"), "is not whole; check"),
+        (
+            format!("redis-sentinel://{sentinel}/shop"),
+            "check the name of the service",
+        ),
+        (
+            format!("redis-sentinel://{alone}/shop"),
+            "is no sentinel; check",
+        ),
+        (
+            "redis-sentinel://127.0.0.1:1,127.0.0.1:2/shop".to_owned(),
+            "nobody to ask for shop",
+        ),
+    ] {
+        let cache = Cache::redis(&url, "wrong").build().expect("a good URL");
+        let error = cache.connect().await.expect_err("of the wrong kind");
+        let error = error.to_string();
+        assert!(error.contains(says), "{url}: {error}");
+        assert!(!error.contains('\n') && !error.contains(". "), "{error}");
+    }
 }
