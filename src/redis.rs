@@ -83,9 +83,9 @@ impl Cache {
     ///
     /// For passwords that change while the process runs. Connections are made anew with it at once; the
     /// present ones serve until that has succeeded, so the order in which Redis and its clients learn of
-    /// the password does not matter. Where Redis takes two passwords for a time (`ACL SETUSER cache
-    /// >new`, later `<old`), nothing is interrupted. The user stays the same, and so does a password of
-    /// sentinels.
+    /// the password does not matter. Where Redis takes two passwords for a time, nothing is
+    /// interrupted: `ACL SETUSER cache >new`, later `<old`. The user stays the same, and so does a
+    /// password of sentinels.
     ///
     /// # Examples
     ///

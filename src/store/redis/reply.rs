@@ -149,10 +149,7 @@ pub(super) fn describe(error: &Error, target: &Target) -> String {
     }
     let details = error.details();
     match error.kind() {
-        ErrorKind::Timeout => format!(
-            "{at} did not answer within 500 ms; check host and port, \
-             and that Redis runs and can be reached from here"
-        ),
+        ErrorKind::Timeout => target.too_late(),
         ErrorKind::Protocol if details.contains("cluster state") => {
             format!("the cluster at {at} is not whole; check it by `redis-cli --cluster check`")
         }
