@@ -286,16 +286,16 @@ mod tests {
             (r#"{"namespace": "shop"}"#, "missing field `url`"),
             (r#"{"url": "redis://h"}"#, "missing field `namespace`"),
             (
-                r#"{"url": "redis://h", "namespace": "shop", "passwort": "sec"}"#,
+                r#"{"url": "redis://h", "namespace": "shop", "passwort": "hunter2"}"#,
                 "unknown field `passwort`",
             ),
             (
-                r#"{"url": "redis://:sec@h", "url": ""}"#,
+                r#"{"url": "redis://:hunter2@h", "url": ""}"#,
                 "duplicate field `url`",
             ),
             (r#"{"password": 77377}"#, "write them in quotes"),
             (r#"{"password": -7.7377}"#, "write them in quotes"),
-            (r#"{"url": ["redis://:sec@h"]}"#, "expected a text"),
+            (r#"{"url": ["redis://:hunter2@h"]}"#, "expected a text"),
             (r#"{"pool_size": -1}"#, "expected usize"),
             (r#"{"memory_ttl": "soon"}"#, "expected a duration such as"),
             (r#"{"memory_ttl": -1}"#, "expected a duration such as"),
@@ -304,7 +304,7 @@ mod tests {
             let error = read(text).unwrap_err();
             assert!(error.contains(says), "{text}: {error}");
             assert!(
-                !error.contains("sec") && !error.contains("7377"),
+                !error.contains("hunter2") && !error.contains("7377"),
                 "{text}: {error}"
             );
         }
@@ -314,7 +314,7 @@ mod tests {
     fn settings_that_contradict_each_other_are_errors_of_build() {
         for (settings, says) in [
             (
-                RedisSettings::new("redis://:sec@h", "shop").password("sec"),
+                RedisSettings::new("redis://:hunter2@h", "shop").password("hunter2"),
                 "a password in the Redis URL and another beside it",
             ),
             (
@@ -340,7 +340,8 @@ mod tests {
                 .unwrap_err();
             let error = error.to_string();
             assert!(error.contains(says), "{error}");
-            assert!(!error.contains("sec") && !error.contains(". "), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
+            assert!(!error.contains('\n'), "{error}");
         }
     }
 }

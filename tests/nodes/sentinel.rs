@@ -6,7 +6,7 @@ use crate::{
     cluster::Loaded,
     node::{Data, Node, within_a_second},
     support::{
-        deployment::{SERVICE, Watched},
+        deployment::{SERVICE, Watched, cut_off_replicas},
         eventually,
         redis_server::Reply,
     },
@@ -61,6 +61,7 @@ async fn when_a_lagging_replica_takes_over_nobody_shows_what_was_invalidated() {
     for replica in &watched.servers[1..] {
         replica.stop();
     }
+    cut_off_replicas(&watched.servers[0]);
     data.set(1);
     let done = first.cache.invalidate(Selector::tag("data"));
     done.everywhere().await.expect("told");
@@ -73,5 +74,5 @@ async fn when_a_lagging_replica_takes_over_nobody_shows_what_was_invalidated() {
     assert_eq!(first.shows("/page").await, 1);
     second.hears().await;
     let third = Node::connected(Cache::redis(watched.url(), "lagging"), &data).await;
-    assert_eq!(third.shows("/page").await, 1, "what is in Redis is older");
+    within_a_second(&third, "/page", 1).await; // When the others have told it again.
 }

@@ -204,7 +204,10 @@ impl Trouble {
                 format!("redis://nobody:hunter2@127.0.0.1:{at_open}"),
                 "refuses the user or the password",
             ),
-            (format!("redis://poor:hunter2@127.0.0.1:{at_open}"), "+pttl"),
+            (
+                format!("redis://poor:hunter2@127.0.0.1:{at_open}"),
+                "what the guide `docs::redis` names",
+            ),
             (
                 format!("redis://stranger:hunter2@127.0.0.1:{at_open}"),
                 "~shop:*",

@@ -37,6 +37,12 @@ fn info_says(server: &RedisServer, line: &str) -> bool {
     info.is_ok_and(|info| info.text().lines().any(|said| said == line))
 }
 
+/// Ends the connections of halted replicas, to which more would come otherwise even then.
+pub(crate) fn cut_off_replicas(primary: &RedisServer) {
+    let kill = ["CLIENT", "KILL", "TYPE", "REPLICA"];
+    assert!(primary.command(&kill).integer() > 0, "they were connected");
+}
+
 fn comma_separated(servers: &[RedisServer]) -> String {
     let hosts = servers.iter().map(|server| server.addr().to_string());
     hosts.collect::<Vec<_>>().join(",")
@@ -51,20 +57,20 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// With more arguments for each node.
+    pub(crate) fn start_with(arguments: &[&str]) -> Self {
         let mut buses = Vec::new();
         let nodes: Vec<_> = (0..2 * PRIMARIES)
             .map(|_| {
                 let bus = free_port().to_string();
-                let server = RedisServer::start_with(&[
-                    "--cluster-enabled",
-                    "yes",
-                    "--cluster-port",
-                    &bus,
-                    "--cluster-node-timeout",
-                    "1000",
-                    "--repl-diskless-sync-delay",
-                    "0",
-                ]);
+                let mut all = vec!["--cluster-enabled", "yes", "--cluster-port", &bus];
+                all.extend(["--cluster-node-timeout", "1000"]);
+                all.extend(["--repl-diskless-sync-delay", "0"]);
+                all.extend(arguments);
+                let server = RedisServer::start_with(&all);
                 buses.push(bus);
                 server
             })

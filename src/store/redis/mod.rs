@@ -309,15 +309,10 @@ impl RedisStore {
         if self.connections.is_up() {
             return Ok(());
         }
-        Err(StoreError::new(self.connections.why().unwrap_or_else(
-            || {
-                format!(
-                    "{} did not answer within 500 ms; check host and port, \
-                     and that Redis runs and can be reached from here",
-                    self.connections.target.at
-                )
-            },
-        )))
+        let why = self.connections.why();
+        Err(StoreError::new(
+            why.unwrap_or_else(|| self.connections.target.too_late()),
+        ))
     }
 }
 

@@ -119,7 +119,9 @@ pub(super) fn describe(error: &Error, target: &Target) -> String {
                 format!("Redis at {at} is still loading its data; it will be used after that")
             }
             "CLUSTERDOWN" | "MASTERDOWN" if target.is_clustered() => {
-                format!("the cluster at {at} is not whole ({words}); it will be used when it is")
+                format!(
+                    "the cluster at {at} is not whole ({words}); check it by `redis-cli --cluster check`"
+                )
             }
             "MOVED" | "ASK" | "CLUSTERDOWN" => format!(
                 "Redis at {at} is a node of a cluster; write the URL as redis-cluster://, \
@@ -134,6 +136,10 @@ pub(super) fn describe(error: &Error, target: &Target) -> String {
                 target.config.database.unwrap_or_default()
             ),
             "NOPROTO" => format!("Redis at {at} is too old; use Redis 6.2 or Valkey 7.2, or later"),
+            _ if target.is_watched() && words.contains("'SENTINEL'") => format!(
+                "what answers for {at} is no sentinel; check their hosts and ports, \
+                 or write the URL of a server as redis://host"
+            ),
             _ if words.contains("unknown command") => format!(
                 "Redis at {at} is too old, or lacks a command ({words}); \
                  use Redis 6.2 or Valkey 7.2, or later"
@@ -143,10 +149,10 @@ pub(super) fn describe(error: &Error, target: &Target) -> String {
     }
     let details = error.details();
     match error.kind() {
-        ErrorKind::Timeout => format!(
-            "{at} did not answer within 500 ms; check host and port, \
-             and that Redis runs and can be reached from here"
-        ),
+        ErrorKind::Timeout => target.too_late(),
+        ErrorKind::Protocol if details.contains("cluster state") => {
+            format!("the cluster at {at} is not whole; check it by `redis-cli --cluster check`")
+        }
         ErrorKind::Protocol | ErrorKind::Parse => {
             format!("what answers at {at} is not Redis; check host and port")
         }

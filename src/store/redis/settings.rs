@@ -91,6 +91,22 @@ impl Target {
         self.config.server.is_sentinel()
     }
 
+    /// What is said where nothing is answered. Of a service that sentinels do not know, fred waits for
+    /// more than their answer.
+    pub(super) fn too_late(&self) -> String {
+        let at = &self.at;
+        match self.is_watched() {
+            true => format!(
+                "no primary answered for {at} within 500 ms; check the name of the service, hosts and ports, \
+                 and that all run and can be reached from here"
+            ),
+            false => format!(
+                "{at} did not answer within 500 ms; check host and port, \
+                 and that Redis runs and can be reached from here"
+            ),
+        }
+    }
+
     /// To make a connection and ask on it; who does not answer is left for the next of the hosts.
     pub(super) fn to_connect(&self) -> Duration {
         let others = self.config.server.hosts().len().saturating_sub(1);
