@@ -81,7 +81,7 @@ impl Cache {
 }
 
 impl<V: CachedValue> ValueEntry<'_, V> {
-    options!();
+    options!(V);
 
     /// The value; where it is not there, what `load` brings.
     ///
@@ -121,7 +121,7 @@ impl<V: CachedValue> ValueEntry<'_, V> {
 
 impl Cache {
     /// A value, by a load that goes on by itself.
-    pub(super) async fn load_detached<V, E, F, Loaded>(
+    pub(crate) async fn load_detached<V, E, F, Loaded>(
         &self,
         key: &ValueKey,
         terms: &Arc<Terms<V>>,

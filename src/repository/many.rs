@@ -1,0 +1,116 @@
+//! Many keys at once: what the cache has not is asked of the source together.
+
+use std::sync::Arc;
+
+use tracing::{Instrument, Span};
+
+use super::{Kept, Repository, Source};
+use crate::{
+    cache::Cache,
+    values::{Lead, LoadError, finished, load_together},
+};
+
+type Read<S> = Arc<Kept<S>>;
+
+impl<S: Source> Repository<S> {
+    /// What the source has under several keys, or the cache, in their order.
+    ///
+    /// What the cache has not is loaded together ([`Source::load_many`]), but for keys that somebody else is
+    /// loading already: those are waited for.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get); the first one that there is.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::convert::Infallible;
+    /// use tower_response_cache::{Cache, Source};
+    ///
+    /// struct Squares;
+    ///
+    /// impl Source for Squares {
+    ///     type Key = u64;
+    ///     type Value = u64;
+    ///     type Error = Infallible;
+    ///
+    ///     async fn load(&self, number: &u64) -> Result<Option<u64>, Infallible> {
+    ///         Ok(Some(number * number))
+    ///     }
+    ///     async fn save(&self, _: &u64, _: &u64) -> Result<(), Infallible> {
+    ///         Ok(())
+    ///     }
+    ///     async fn delete(&self, _: &u64) -> Result<(), Infallible> {
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// let cache = Cache::in_memory();
+    /// let squares = cache.repository("square", Squares);
+    /// let values = squares.get_many([2, 3, 2]).await?;
+    /// let values: Vec<_> = values.iter().map(|value| **value).collect();
+    /// assert_eq!(values, [Some(4), Some(9), Some(4)]);
+    /// assert_eq!(cache.stats().value_loads(), 2);
+    /// # Ok::<(), tower_response_cache::LoadError<Infallible>>(())
+    /// # }).unwrap();
+    /// ```
+    pub async fn get_many(
+        &self,
+        keys: impl IntoIterator<Item = S::Key>,
+    ) -> Result<Vec<Read<S>>, LoadError<S::Error>> {
+        let terms = self.terms()?;
+        let mut values: Vec<Option<Read<S>>> = Vec::new();
+        let mut led: Vec<(usize, S::Key, Lead<Kept<S>>)> = Vec::new();
+        let mut others = Vec::new();
+        for (at, key) in keys.into_iter().enumerate() {
+            let text = self.key(&key)?;
+            // Nobody is waited for here: two that do this at the same time would wait for each other.
+            match self.cache.lead_or_look(&text, terms) {
+                Ok(value) => values.push(Some(value)),
+                Err(lead) => {
+                    values.push(None);
+                    match lead {
+                        Some(lead) => led.push((at, key, lead)),
+                        None => others.push((at, key)),
+                    }
+                }
+            }
+        }
+        if !led.is_empty() {
+            let places: Vec<usize> = led.iter().map(|(at, ..)| *at).collect();
+            let (keys, leads) = led.into_iter().map(|(_, key, lead)| (key, lead)).unzip();
+            let loaded = self.load_led(keys, leads).await?;
+            for (at, value) in places.into_iter().zip(loaded) {
+                values[at] = Some(value);
+            }
+        }
+        for (at, key) in others {
+            values[at] = Some(self.get(key).await?);
+        }
+        Ok(values.into_iter().flatten().collect())
+    }
+
+    /// Loads in a task, which goes on when whoever asked is dropped.
+    async fn load_led(
+        &self,
+        keys: Vec<S::Key>,
+        leads: Vec<Lead<Kept<S>>>,
+    ) -> Result<Vec<Read<S>>, LoadError<S::Error>> {
+        let source = self.source.clone();
+        let keys = Arc::new(keys);
+        let load = move |missing: Vec<usize>| async move {
+            let missing: Vec<S::Key> = missing.into_iter().map(|at| keys[at].clone()).collect();
+            source.load_many(&missing).await
+        };
+        let cache: &Cache = &self.cache;
+        match cache.detached() {
+            None => load_together(leads, load).await,
+            Some(detached) => {
+                let loading = load_together(leads, load).instrument(Span::current());
+                finished(detached.spawn(loading).await)
+            }
+        }
+    }
+}
