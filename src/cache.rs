@@ -2,16 +2,18 @@
 
 use std::{
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
+    pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 
 use http::{HeaderMap, StatusCode};
-use tokio::{sync::Notify, task::JoinHandle};
+use tokio::{sync::Notify, task::JoinHandle, time::Instant};
 
 use crate::{
     budget::{Budget, Reservation},
@@ -97,6 +99,13 @@ struct Core {
     fills: AtomicU64,
     sweeper: Mutex<Option<JoinHandle<()>>>,
     background: Arc<Background>,
+    closers: Mutex<Vec<Weak<dyn AtClose>>>,
+}
+
+/// What has something to do before the cache is closed.
+pub(crate) trait AtClose: Send + Sync {
+    /// Does it, until then at the longest.
+    fn close(self: Arc<Self>, end: Instant) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 }
 
 #[derive(Default)]
@@ -182,6 +191,7 @@ impl Cache {
                 fills: AtomicU64::new(0),
                 sweeper: Mutex::default(),
                 background: Arc::default(),
+                closers: Mutex::default(),
             }),
         }
     }
@@ -319,13 +329,16 @@ impl Cache {
 
     /// Ends what runs in the background, after the server has stopped accepting.
     ///
-    /// Waits up to 5 seconds for fills that go on without their clients and for what is on its way
-    /// to the remote store, then drops what is left of the former, handlers included, and ends the link;
+    /// Waits up to 5 seconds for what repositories have to write behind
+    /// ([`Repository::write_behind`](crate::Repository::write_behind)), for fills that go on without their clients
+    /// and for what is on its way to the remote store, then drops what is left of the fills, handlers included, and ends the link;
     /// nothing of the kind is started any more. The cache itself goes on working, from memory.
     pub async fn close(&self) {
         let background = &self.core.background;
-        background.is_closed.store(true, Ordering::Release);
         let end = after(CLOSE_WITHIN);
+        // First of all: what this writes invalidates, of which the other nodes are told.
+        self.run_closers(end).await;
+        background.is_closed.store(true, Ordering::Release);
         if until(end, background.ended(true)).await.is_none() {
             let running = background.running.load(Ordering::Acquire)
                 + background.bodies.load(Ordering::Acquire);
@@ -350,6 +363,33 @@ impl Cache {
     }
 
     // ---- for the layers and the values ----
+
+    /// Has `close` wait for it; said again it changes nothing.
+    pub(crate) fn at_close(&self, closer: Weak<dyn AtClose>) {
+        let mut closers = self.closers();
+        closers.retain(|known| known.strong_count() > 0 && !known.ptr_eq(&closer));
+        closers.push(closer);
+    }
+
+    fn closers(&self) -> MutexGuard<'_, Vec<Weak<dyn AtClose>>> {
+        let closers = &self.core.closers;
+        closers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All at once: each has the whole time.
+    async fn run_closers(&self, end: Instant) {
+        let closers = std::mem::take(&mut *self.closers());
+        let closers = closers.iter().filter_map(Weak::upgrade);
+        let mut closing: Vec<_> = closers.map(|closer| closer.close(end)).collect();
+        poll_fn(|cx| {
+            closing.retain_mut(|closing| closing.as_mut().poll(cx).is_pending());
+            match closing.is_empty() {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
+        .await;
+    }
 
     /// Adds a record to the log, and no more.
     pub(crate) fn record(&self, selector: &Selector) -> Invalidated {

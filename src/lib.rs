@@ -144,7 +144,7 @@ pub use layer::{ANALYTICS_COOKIES, ResponseCacheLayer};
 pub use personal::Credentials;
 pub use policy::{CachePolicy, Tags};
 pub use query::Query;
-pub use repository::{BatchError, Repository, SaveError, Source, Write};
+pub use repository::{BatchError, Repository, SaveError, Source, Write, WriteBehind};
 pub use selector::{RequestHead, Selector, Tag};
 pub use service::ResponseCache;
 pub use settings::{CacheableMethod, HonoredDirectives, Overflow};

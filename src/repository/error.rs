@@ -22,6 +22,9 @@ pub enum SaveError<E> {
     Source(Arc<E>),
     /// The key or an option makes no sense. Nothing was written.
     Value(ValueError),
+    /// So many keys wait to be written behind, which is all that may
+    /// ([`WriteBehind::refuse_when_full`](super::WriteBehind::refuse_when_full)). Nothing was written or will be.
+    Full(usize),
 }
 
 impl<E> SaveError<E> {
@@ -46,6 +49,7 @@ impl<E> Clone for SaveError<E> {
         match self {
             Self::Source(error) => Self::Source(error.clone()),
             Self::Value(error) => Self::Value(error.clone()),
+            Self::Full(keys) => Self::Full(*keys),
         }
     }
 }
@@ -55,6 +59,7 @@ impl<E: fmt::Debug> fmt::Debug for SaveError<E> {
         match self {
             Self::Source(error) => f.debug_tuple("Source").field(error).finish(),
             Self::Value(error) => f.debug_tuple("Value").field(error).finish(),
+            Self::Full(keys) => f.debug_tuple("Full").field(keys).finish(),
         }
     }
 }
@@ -65,6 +70,10 @@ impl<E: fmt::Display> fmt::Display for SaveError<E> {
         match self {
             Self::Source(error) => error.fmt(f),
             Self::Value(error) => error.fmt(f),
+            Self::Full(keys) => write!(
+                f,
+                "{keys} keys wait to be written, and no more may: try again later"
+            ),
         }
     }
 }

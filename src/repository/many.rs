@@ -7,7 +7,7 @@ use tracing::{Instrument, Span};
 use super::{Kept, Repository, Source};
 use crate::{
     cache::Cache,
-    values::{Lead, LoadError, finished, load_together},
+    values::{Lead, LoadError, ValueKey, finished, load_together},
 };
 
 type Read<S> = Arc<Kept<S>>;
@@ -98,11 +98,24 @@ impl<S: Source> Repository<S> {
         keys: Vec<S::Key>,
         leads: Vec<Lead<Kept<S>>>,
     ) -> Result<Vec<Read<S>>, LoadError<S::Error>> {
-        let source = self.source.clone();
-        let keys = Arc::new(keys);
+        let this = self.clone();
+        let texts: Vec<ValueKey> = leads.iter().map(|lead| lead.key().clone()).collect();
         let load = move |missing: Vec<usize>| async move {
-            let missing: Vec<S::Key> = missing.into_iter().map(|at| keys[at].clone()).collect();
-            source.load_many(&missing).await
+            let newest = missing.iter().map(|at| this.newest(&texts[*at]));
+            let newest: Vec<Option<Read<S>>> = newest.collect();
+            let asked = missing.iter().zip(&newest);
+            let asked = asked.filter(|(_, newest)| newest.is_none());
+            let asked: Vec<S::Key> = asked.map(|(at, _)| keys[*at].clone()).collect();
+            let loaded = match asked.is_empty() {
+                true => Vec::new(),
+                false => this.source.load_many(&asked).await?,
+            };
+            let mut loaded = loaded.into_iter();
+            let values = newest.into_iter();
+            let value_of = |newest: Option<Read<S>>| {
+                newest.unwrap_or_else(|| Arc::new(loaded.next().flatten()))
+            };
+            Ok(values.map(value_of).collect())
         };
         let cache: &Cache = &self.cache;
         match cache.detached() {

@@ -5,14 +5,19 @@
 //! invalidation has outrun. Here is what is peculiar to repositories: where values come from ([`source`]),
 //! and in which order a write reaches the source and the cache ([`saving`], [`behind`]).
 
+mod behind;
 mod error;
 mod many;
+mod queue;
 mod saving;
 mod source;
 
 use std::{fmt, sync::Arc};
 
+use self::behind::Behind;
+
 pub use self::{
+    behind::WriteBehind,
     error::SaveError,
     source::{BatchError, Source, Write},
 };
@@ -22,12 +27,33 @@ use crate::{
 };
 
 /// How a write reaches the source and the cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Writing {
+enum Writing<S: Source> {
     /// The source first; then the cache forgets what it had.
     Around,
     /// The source first; then the cache has what was written.
     Through,
+    /// The cache first, and the source later.
+    Behind(Arc<Behind<S>>),
+}
+
+impl<S: Source> Clone for Writing<S> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Around => Self::Around,
+            Self::Through => Self::Through,
+            Self::Behind(behind) => Self::Behind(behind.clone()),
+        }
+    }
+}
+
+impl<S: Source> fmt::Debug for Writing<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Around => "Around",
+            Self::Through => "Through",
+            Self::Behind(_) => "Behind",
+        })
+    }
 }
 
 /// What a [`Source`] has, kept by the cache: made by [`Cache::repository`], cheap to clone.
@@ -89,7 +115,7 @@ pub struct Repository<S: Source> {
     name: Arc<str>,
     source: Arc<S>,
     terms: Making<Option<S::Value>>,
-    writing: Writing,
+    writing: Writing<S>,
 }
 
 impl<S: Source> Clone for Repository<S> {
@@ -99,7 +125,7 @@ impl<S: Source> Clone for Repository<S> {
             name: self.name.clone(),
             source: self.source.clone(),
             terms: self.terms.clone(),
-            writing: self.writing,
+            writing: self.writing.clone(),
         }
     }
 }
@@ -194,9 +220,23 @@ impl<S: Source> Repository<S> {
             is_detached: true,
             is_forced,
         };
-        let source = self.source.clone();
-        let load = || async move { source.load(&key).await };
+        let this = self.clone();
+        let load_key = text.clone();
+        let load = || async move {
+            match this.newest(&load_key) {
+                Some(value) => Ok(value),
+                None => this.source.load(&key).await.map(Arc::new),
+            }
+        };
         self.cache.load_detached(&text, terms, asked, load).await
+    }
+
+    /// What waits to be written under a key: the source will have it, whatever it has now.
+    fn newest(&self, key: &ValueKey) -> Option<Arc<Kept<S>>> {
+        match &self.writing {
+            Writing::Behind(behind) => behind.queue.newest(key),
+            _ => None,
+        }
     }
 
     fn key(&self, key: &S::Key) -> Result<ValueKey, ValueError> {

@@ -41,10 +41,15 @@ impl<S: Source> Repository<S> {
 
     async fn write(&self, write: Write<S>) -> Result<(), SaveError<S::Error>> {
         let (key, terms) = (self.key(&write.key)?, self.terms()?);
+        if let Writing::Behind(behind) = &self.writing {
+            if behind.take(&key, &write, terms).await? {
+                return Ok(());
+            }
+        }
         let mut saving = Saving::begin(&self.cache, &key);
         let written = write.write_to(&self.source).await;
         written.map_err(|error| SaveError::Source(Arc::new(error)))?;
-        if self.writing == Writing::Through {
+        if !matches!(self.writing, Writing::Around) {
             saving.keep(&write.value, terms);
         }
         Ok(())

@@ -121,7 +121,7 @@ impl<V: CachedValue> ValueEntry<'_, V> {
 
 impl Cache {
     /// A value, by a load that goes on by itself.
-    pub(crate) async fn load_detached<V, E, F, Loaded>(
+    pub(crate) async fn load_detached<V, R, E, F, Loaded>(
         &self,
         key: &ValueKey,
         terms: &Arc<Terms<V>>,
@@ -130,9 +130,10 @@ impl Cache {
     ) -> Result<Arc<V>, LoadError<E>>
     where
         V: CachedValue,
+        R: Into<Arc<V>> + Send + 'static,
         E: Send + Sync + 'static,
         F: FnOnce() -> Loaded + Send + 'static,
-        Loaded: Future<Output = Result<V, E>> + Send + 'static,
+        Loaded: Future<Output = Result<R, E>> + Send + 'static,
     {
         match self.approach(key, terms, asked).await {
             Step::Answer(answer) => answer,

@@ -405,11 +405,12 @@ fn shared<V: CachedValue, E: Send + Sync + 'static>(
 
 impl<V: CachedValue> Lead<V> {
     /// Loads, polled by whoever asked.
-    pub(super) async fn run<E, F, Loaded>(self, load: F) -> Result<Arc<V>, LoadError<E>>
+    pub(super) async fn run<R, E, F, Loaded>(self, load: F) -> Result<Arc<V>, LoadError<E>>
     where
+        R: Into<Arc<V>>,
         E: Send + Sync + 'static,
         F: FnOnce() -> Loaded,
-        Loaded: Future<Output = Result<V, E>>,
+        Loaded: Future<Output = Result<R, E>>,
     {
         if let Some(value) = self.look_again().await {
             self.guard.bring(Ok(value.clone()));
@@ -419,7 +420,11 @@ impl<V: CachedValue> Lead<V> {
         let began = self.cache.now();
         let load = LOADING.scope(self.loading(self.outer.clone()), async { load().await });
         let loaded = limited(self.terms.hard, load).await;
-        self.bring(loaded, began)
+        self.bring(loaded.map(Into::into), began)
+    }
+
+    pub(crate) fn key(&self) -> &ValueKey {
+        &self.key
     }
 
     /// What has come between the look-up and the start of this flight, or is in the remote store.
@@ -453,7 +458,7 @@ impl<V: CachedValue> Lead<V> {
     /// Keeps what a load has brought that began then, and tells those who wait.
     fn bring<E: Send + Sync + 'static>(
         self,
-        loaded: Result<V, LoadError<E>>,
+        loaded: Result<Arc<V>, LoadError<E>>,
         began: Millis,
     ) -> Result<Arc<V>, LoadError<E>> {
         let Self {
@@ -467,7 +472,6 @@ impl<V: CachedValue> Lead<V> {
         } = self;
         match loaded {
             Ok(value) => {
-                let value = Arc::new(value);
                 if is_kept {
                     let cost = cache.now().saturating_sub(began);
                     cache.keep_loaded(&key, &value, &terms, guard.flight().origin(), cost);
@@ -485,11 +489,12 @@ impl<V: CachedValue> Lead<V> {
     }
 
     /// Loads in a task, which goes on when whoever asked is dropped.
-    pub(super) async fn run_detached<E, F, Loaded>(self, load: F) -> Result<Arc<V>, LoadError<E>>
+    pub(super) async fn run_detached<R, E, F, Loaded>(self, load: F) -> Result<Arc<V>, LoadError<E>>
     where
+        R: Into<Arc<V>> + Send + 'static,
         E: Send + Sync + 'static,
         F: FnOnce() -> Loaded + Send + 'static,
-        Loaded: Future<Output = Result<V, E>> + Send + 'static,
+        Loaded: Future<Output = Result<R, E>> + Send + 'static,
     {
         let (cache, key, soft) = (self.cache.clone(), self.key.clone(), self.terms.soft);
         let Some(detached) = cache.detached() else {
@@ -510,11 +515,12 @@ impl<V: CachedValue> Lead<V> {
     }
 
     /// Loads in a task for which nobody waits.
-    pub(super) fn run_behind<E, F, Loaded>(self, load: F)
+    pub(super) fn run_behind<R, E, F, Loaded>(self, load: F)
     where
+        R: Into<Arc<V>> + Send + 'static,
         E: Send + Sync + 'static,
         F: FnOnce() -> Loaded + Send + 'static,
-        Loaded: Future<Output = Result<V, E>> + Send + 'static,
+        Loaded: Future<Output = Result<R, E>> + Send + 'static,
     {
         if let Some(detached) = self.cache.detached() {
             detached.spawn(self.run(load).instrument(Span::current()));
@@ -546,7 +552,7 @@ where
     Option<V>: CachedValue,
     E: Send + Sync + 'static,
     F: FnOnce(Vec<usize>) -> Loading,
-    Loading: Future<Output = Result<Vec<Option<V>>, E>>,
+    Loading: Future<Output = Result<Vec<Arc<Option<V>>>, E>>,
 {
     let mut values = Vec::with_capacity(leads.len());
     let mut missing = Vec::new();
@@ -581,7 +587,7 @@ where
     for (at, lead) in missing {
         let loaded = match &error {
             Some(error) => Err(error.clone()),
-            None => Ok(loaded.next().flatten()),
+            None => Ok(loaded.next().unwrap_or_default()),
         };
         match lead.bring(loaded, began) {
             Ok(value) => values[at] = Some(value),

@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod behind;
 mod reads;
 mod table;
 mod writes;
