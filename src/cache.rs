@@ -20,6 +20,7 @@ use crate::{
     clock::Clock,
     entry::{Entry, Millis, Watched, millis},
     error::StoreError,
+    events::Events,
     flight::Table,
     health::Health,
     invalidated::{Invalidated, Others},
@@ -100,6 +101,7 @@ struct Core {
     sweeper: Mutex<Option<JoinHandle<()>>>,
     background: Arc<Background>,
     closers: Mutex<Vec<Weak<dyn AtClose>>>,
+    events: Events,
 }
 
 /// What has something to do before the cache is closed.
@@ -192,6 +194,7 @@ impl Cache {
                 sweeper: Mutex::default(),
                 background: Arc::default(),
                 closers: Mutex::default(),
+                events: Events::default(),
             }),
         }
     }
@@ -252,7 +255,7 @@ impl Cache {
             let name = text.split_once(':').map_or(&**text, |(name, _)| name);
             self.forget_value(&Key::of_value(text), name);
         }
-        done
+        done.of(self, selector)
     }
 
     /// Up to which invalidation this node knows them.
@@ -402,6 +405,21 @@ impl Cache {
         Invalidated::new(self.core.log.add(selector, self.now()), others)
     }
 
+    /// What is found usable from now on, no invalidation up to this one selects.
+    ///
+    /// Of the shared order that is what this node has heard all of, not what it has seen: an answer may name a
+    /// number whose record has not come yet.
+    pub(crate) fn read_point(&self) -> Sequence {
+        let sequence = self.core.log.sequence();
+        match self.remote().and_then(Remote::coherence) {
+            Some(coherence) => Sequence {
+                shared: coherence.caught().min(sequence.shared),
+                ..sequence
+            },
+            None => sequence,
+        }
+    }
+
     pub(crate) fn value_settings(&self) -> &ValueSettings {
         &self.core.values
     }
@@ -447,6 +465,10 @@ impl Cache {
         if let Some(remote) = self.remote() {
             remote.delete_at(name, std::slice::from_ref(key));
         }
+    }
+
+    pub(crate) fn events(&self) -> &Events {
+        &self.core.events
     }
 
     pub(crate) fn id(&self) -> u64 {

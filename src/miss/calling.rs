@@ -31,6 +31,7 @@ use crate::{
     nesting::{is_stamped, pass, pass_deadline, stamp},
     policy::{Failure, ask, take_conditions},
     refreshing::Refreshing,
+    scope,
     status::Reason,
     timer::{after, until},
     validate::{Asked, confirmed_once, standing_in, unshared, version},
@@ -199,7 +200,7 @@ where
             at: cache.now(),
             deadline,
         };
-        let mut call = pin!(Oneshot::new(inner, request));
+        let mut call = pin!(scope::open(&cache, Oneshot::new(inner, request)));
         let mut called = None;
         let is_bounded = |soft: &Instant| *soft < deadline && !is_refresh;
         if let Some(soft) = soft.filter(is_bounded) {
@@ -239,7 +240,7 @@ where
                     cache.marks().refresh_begins(pending.mark, cache.now());
                     return Ok(response);
                 }
-                call.await
+                call.as_mut().await
             }
         };
         let mut response = match called {
@@ -250,6 +251,9 @@ where
             }
         };
         unanswered.0 = None;
+        if let Some(reads) = scope::reads(call) {
+            response.extensions_mut().insert(reads);
+        }
         hear(&settings, &mut response);
         let (mut head, body) = response.into_parts();
         if is_stamped(&head.extensions, cache.id()) {

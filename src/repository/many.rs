@@ -7,6 +7,7 @@ use tracing::{Instrument, Span};
 use super::{Kept, Repository, Source};
 use crate::{
     cache::Cache,
+    scope::Reading,
     values::{Lead, LoadError, ValueKey, finished, load_together},
 };
 
@@ -64,15 +65,23 @@ impl<S: Source> Repository<S> {
         let mut values: Vec<Option<Read<S>>> = Vec::new();
         let mut led: Vec<(usize, S::Key, Lead<Kept<S>>)> = Vec::new();
         let mut others = Vec::new();
+        let mut readings = Vec::new();
         for (at, key) in keys.into_iter().enumerate() {
             let text = self.key(&key)?;
+            let reading = Reading::begin(&self.cache);
             // Nobody is waited for here: two that do this at the same time would wait for each other.
             match self.cache.lead_or_look(&text, terms) {
-                Ok(value) => values.push(Some(value)),
+                Ok(value) => {
+                    values.push(Some(value));
+                    readings.extend(reading.zip(Some(text)));
+                }
                 Err(lead) => {
                     values.push(None);
                     match lead {
-                        Some(lead) => led.push((at, key, lead)),
+                        Some(lead) => {
+                            led.push((at, key, lead));
+                            readings.extend(reading.zip(Some(text)));
+                        }
                         None => others.push((at, key)),
                     }
                 }
@@ -85,6 +94,9 @@ impl<S: Source> Repository<S> {
             for (at, value) in places.into_iter().zip(loaded) {
                 values[at] = Some(value);
             }
+        }
+        for (reading, text) in readings {
+            reading.end(&self.cache, &text, &terms.tags, true);
         }
         for (at, key) in others {
             values[at] = Some(self.get(key).await?);

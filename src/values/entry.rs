@@ -10,7 +10,7 @@ use super::{
     stored::CachedValue,
     terms::{Terms, Ttl},
 };
-use crate::cache::Cache;
+use crate::{cache::Cache, scope::Reading};
 
 /// A value under a key that is about to be asked for: made by [`Cache::entry`].
 ///
@@ -135,13 +135,18 @@ impl Cache {
         F: FnOnce() -> Loaded + Send + 'static,
         Loaded: Future<Output = Result<R, E>> + Send + 'static,
     {
-        match self.approach(key, terms, asked).await {
+        let mut reading = Reading::begin(self);
+        let answer = match self.approach(key, terms, asked, &mut reading).await {
             Step::Answer(answer) => answer,
             Step::Refresh(value, lead) => {
                 lead.run_behind(load);
                 Ok(value)
             }
             Step::Lead(lead) => lead.run_detached(load).await,
+        };
+        if let Some(reading) = reading {
+            reading.end(self, key, &terms.tags, answer.is_ok());
         }
+        answer
     }
 }

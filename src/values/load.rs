@@ -31,6 +31,7 @@ use crate::{
     key::Key,
     policy::is_ahead,
     random::fraction,
+    scope::Reading,
     status::Reason,
     timer::{after, until, within},
 };
@@ -117,6 +118,7 @@ impl Cache {
         key: &ValueKey,
         terms: &Arc<Terms<V>>,
         asked: Asked,
+        reading: &mut Option<Reading>,
     ) -> Step<V, E> {
         let alone = |is_kept| {
             let started = Instant::now().into_std();
@@ -183,6 +185,10 @@ impl Cache {
                     let Some(ending) = ended(&ticket, end).await else {
                         break;
                     };
+                    if let Some(reading) = reading {
+                        // What it has read may be older than what is known by now.
+                        reading.lower_to(ticket.flight().sequence());
+                    }
                     match ticket.flight().carried() {
                         Some(carried) => match shared(carried) {
                             Some(answer) => {

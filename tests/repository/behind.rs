@@ -121,8 +121,8 @@ async fn beyond_its_capacity_saving_waits_or_is_refused_and_nothing_is_lost() {
         error.to_string(),
         "2 keys wait to be written, and no more may: try again later"
     );
-    assert_eq!(found(&users, 3).await, None, "it was not taken");
     users.save(1, 10).await.expect("it takes no room");
+    assert_eq!(found(&users, 3).await, None, "it was not taken");
     settle().await;
     assert_eq!(
         *table.rows(),

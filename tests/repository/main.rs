@@ -4,6 +4,8 @@
 mod support;
 
 mod behind;
+mod events;
+mod pages;
 mod reads;
 mod table;
 mod writes;
