@@ -100,7 +100,8 @@ struct Core {
     fills: AtomicU64,
     sweeper: Mutex<Option<JoinHandle<()>>>,
     background: Arc<Background>,
-    closers: Mutex<Vec<Weak<dyn AtClose>>>,
+    /// Nobody any more, once it was closed.
+    closers: Mutex<Option<Vec<Weak<dyn AtClose>>>>,
     events: Events,
 }
 
@@ -193,7 +194,7 @@ impl Cache {
                 fills: AtomicU64::new(0),
                 sweeper: Mutex::default(),
                 background: Arc::default(),
-                closers: Mutex::default(),
+                closers: Mutex::new(Some(Vec::new())),
                 events: Events::default(),
             }),
         }
@@ -367,21 +368,25 @@ impl Cache {
 
     // ---- for the layers and the values ----
 
-    /// Has `close` wait for it; said again it changes nothing.
-    pub(crate) fn at_close(&self, closer: Weak<dyn AtClose>) {
+    /// Has `close` wait for it; `false` where that was called already.
+    pub(crate) fn at_close(&self, closer: Weak<dyn AtClose>) -> bool {
         let mut closers = self.closers();
-        closers.retain(|known| known.strong_count() > 0 && !known.ptr_eq(&closer));
+        let Some(closers) = &mut *closers else {
+            return false;
+        };
+        closers.retain(|known| known.strong_count() > 0);
         closers.push(closer);
+        true
     }
 
-    fn closers(&self) -> MutexGuard<'_, Vec<Weak<dyn AtClose>>> {
+    fn closers(&self) -> MutexGuard<'_, Option<Vec<Weak<dyn AtClose>>>> {
         let closers = &self.core.closers;
         closers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All at once: each has the whole time.
     async fn run_closers(&self, end: Instant) {
-        let closers = std::mem::take(&mut *self.closers());
+        let closers = self.closers().take().unwrap_or_default();
         let closers = closers.iter().filter_map(Weak::upgrade);
         let mut closing: Vec<_> = closers.map(|closer| closer.close(end)).collect();
         poll_fn(|cx| {

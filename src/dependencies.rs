@@ -60,22 +60,16 @@ impl Dependencies {
 
     /// A dependency that is one already.
     pub(crate) fn add_tag(&mut self, tag: &str) {
-        let is_there = |known: &&Box<str>| ***known == *tag;
-        let covers = |known: &&Box<str>| match (Dependency::of(known), Dependency::of(tag)) {
+        let covers = |known: &str| match (Dependency::of(known), Dependency::of(tag)) {
             (Some(Dependency::Name(name)), Some(Dependency::Value(text))) => name_of(text) == name,
-            _ => false,
+            _ => known == tag,
         };
-        if self.is_over
-            || self
-                .tags
-                .iter()
-                .any(|known| is_there(&known) || covers(&known))
-        {
+        if self.is_over || self.tags.iter().any(|known| covers(known)) {
             return;
         }
         self.tags.push(tag.into());
         if let Some(Dependency::Name(name)) = Dependency::of(tag) {
-            self.fold(&name.to_owned());
+            self.fold(name);
         }
         if self.tags.len() > MOST {
             match self.largest() {

@@ -17,3 +17,7 @@ pub mod invalidation {}
 #[cfg(any(feature = "redis", not(doctest)))]
 #[doc = include_str!("docs/redis.md")]
 pub mod redis {}
+
+/// Values and databases: which pattern promises what, and how to choose.
+#[doc = include_str!("docs/patterns.md")]
+pub mod patterns {}

@@ -157,7 +157,9 @@ impl Cache {
             is_due: Notify::new(),
             is_done: Notify::new(),
         });
-        self.at_close(Arc::downgrade(&again) as Weak<dyn AtClose>);
+        if !self.at_close(Arc::downgrade(&again) as Weak<dyn AtClose>) {
+            again.is_due.notify_one();
+        }
         runtime.spawn(async move {
             until(after(lag), again.is_due.notified()).await;
             drop(again.cache.invalidate_all(again.selectors.iter().cloned()));

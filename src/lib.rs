@@ -44,6 +44,7 @@
 //! - [`docs::rfc9111`]: what the standards require, and what is done.
 //! - [`docs::invalidation`]: by tag, path and pattern, hard and soft, and why a fill cannot win.
 //! - [`docs::redis`]: one cache for several processes.
+//! - [`docs::patterns`]: values and databases: aside, through, behind, ahead, events.
 //! - [`ResponseCacheLayer`]: the options of a route. [`Cache`]: the shared handle.
 //! - [`CachePolicy`], [`Tags`], [`Invalidate`], [`Selector`], [`Query`], [`Credentials`]: what options and
 //!   handlers take.

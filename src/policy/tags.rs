@@ -103,9 +103,9 @@ impl Tagged {
         dependencies: impl Iterator<Item = &'n str>,
         tags: &[Box<str>],
     ) -> Result<Self, Reason> {
-        let is_dependency = |tag: &&Box<str>| Dependency::of(tag).is_some();
+        let is_dependency = |tag: &str| Dependency::of(tag).is_some();
         let mut all = Dependencies::default();
-        for dependency in self.tags.iter().filter(is_dependency) {
+        for dependency in self.tags.iter().filter(|tag| is_dependency(tag)) {
             all.add_tag(dependency);
         }
         for dependency in dependencies {

@@ -163,6 +163,10 @@ impl<S: Source> Repository<S> {
             source: self.source.clone(),
             cache: self.cache.clone(),
         });
+        let weak = Arc::downgrade(&behind);
+        if !self.cache.at_close(weak) {
+            behind.queue.end();
+        }
         self.writing = Writing::Behind(behind);
         self
     }
@@ -233,9 +237,11 @@ impl<S: Source> Behind<S> {
             return;
         };
         if self.queue.needs_worker() {
-            let weak = Arc::downgrade(self);
-            self.cache.at_close(weak);
-            runtime.spawn(Worker(self.clone()).run());
+            let worker = Worker {
+                behind: self.clone(),
+                is_counted: true,
+            };
+            runtime.spawn(worker.run());
         }
     }
 
@@ -310,11 +316,16 @@ impl<S: Source> Drop for UnderWay<'_, S> {
 }
 
 /// The task that writes what waits, until nothing does.
-struct Worker<S: Source>(Arc<Behind<S>>);
+struct Worker<S: Source> {
+    behind: Arc<Behind<S>>,
+    /// The queue thinks that it runs.
+    is_counted: bool,
+}
 
 impl<S: Source> Worker<S> {
-    async fn run(self) {
-        let queue = &self.0.queue;
+    async fn run(mut self) {
+        let behind = self.behind.clone();
+        let queue = &behind.queue;
         if !timer::is_there() {
             // Nothing would end a delay.
             queue.hurry();
@@ -323,9 +334,12 @@ impl<S: Source> Worker<S> {
             let mut changed = std::pin::pin!(queue.changed.notified());
             changed.as_mut().enable();
             match queue.next() {
-                Next::Write(taken) => self.0.write(taken).await,
+                Next::Write(taken) => behind.write(taken).await,
                 Next::Wait(due) => drop(until(due, changed).await),
-                Next::Nothing => return,
+                Next::Nothing => {
+                    self.is_counted = false;
+                    return;
+                }
             }
         }
     }
@@ -333,7 +347,9 @@ impl<S: Source> Worker<S> {
 
 impl<S: Source> Drop for Worker<S> {
     fn drop(&mut self) {
-        self.0.queue.worker_is_gone();
+        if self.is_counted {
+            self.behind.queue.worker_is_gone();
+        }
     }
 }
 

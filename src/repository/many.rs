@@ -8,7 +8,7 @@ use super::{Kept, Repository, Source};
 use crate::{
     cache::Cache,
     scope::Reading,
-    values::{Lead, LoadError, ValueKey, finished, load_together},
+    values::{Found, Lead, LoadError, ValueKey, finished, load_together},
 };
 
 type Read<S> = Arc<Kept<S>>;
@@ -70,22 +70,21 @@ impl<S: Source> Repository<S> {
             let text = self.key(&key)?;
             let reading = Reading::begin(&self.cache);
             // Nobody is waited for here: two that do this at the same time would wait for each other.
-            match self.cache.lead_or_look(&text, terms) {
-                Ok(value) => {
-                    values.push(Some(value));
-                    readings.extend(reading.zip(Some(text)));
-                }
-                Err(lead) => {
-                    values.push(None);
-                    match lead {
-                        Some(lead) => {
-                            led.push((at, key, lead));
-                            readings.extend(reading.zip(Some(text)));
-                        }
-                        None => others.push((at, key)),
-                    }
-                }
+            let found = self.cache.lead_or_look(&text, terms);
+            if !matches!(found, Found::UnderWay) {
+                readings.extend(reading.zip(Some(text)));
             }
+            values.push(match found {
+                Found::Value(value) => Some(value),
+                Found::Lead(lead) => {
+                    led.push((at, key, *lead));
+                    None
+                }
+                Found::UnderWay => {
+                    others.push((at, key));
+                    None
+                }
+            });
         }
         if !led.is_empty() {
             let places: Vec<usize> = led.iter().map(|(at, ..)| *at).collect();

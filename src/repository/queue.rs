@@ -118,7 +118,11 @@ impl<S: Source> Queue<S> {
         if state.slots.len() >= self.settings.capacity {
             return Err(Full);
         }
-        let place = state.place(Instant::now() + self.settings.delay);
+        let delay = match state.is_hurried {
+            true => Duration::ZERO,
+            false => self.settings.delay,
+        };
+        let place = state.place(Instant::now() + delay);
         state.due.insert(place, key.clone());
         let slot = Slot {
             write,
@@ -181,7 +185,19 @@ impl<S: Source> Queue<S> {
 
     /// From now on nothing waits for its delay.
     pub(super) fn hurry(&self) {
-        self.state().is_hurried = true;
+        let mut state = self.state();
+        let state = &mut *state;
+        state.is_hurried = true;
+        let now = Instant::now();
+        for (key, slot) in &mut state.slots {
+            // Not before those that have failed: these keep their pauses.
+            let is_early = |place: &Place| place.0 > now && slot.failures == 0;
+            if let Some(place) = slot.place.filter(is_early) {
+                state.due.remove(&place);
+                slot.place = Some((now, place.1));
+                state.due.insert((now, place.1), key.clone());
+            }
+        }
         self.changed.notify_waiters();
     }
 
@@ -231,13 +247,14 @@ impl<S: Source> Queue<S> {
             return Next::Nothing;
         }
         let now = Instant::now();
-        let is_hurried = state.is_hurried || state.slots.len() >= self.settings.capacity;
+        // Others wait for the room.
+        let is_full = state.slots.len() >= self.settings.capacity;
         let Some((first, key)) = state.due.first_key_value() else {
             return Next::Wait(now + self.settings.delay);
         };
         let is_first_try = |slot: &Slot<S>| slot.failures == 0;
         let slots = &state.slots;
-        let may_go = |key: &ValueKey| is_hurried && slots.get(key).is_some_and(is_first_try);
+        let may_go = |key: &ValueKey| is_full && slots.get(key).is_some_and(is_first_try);
         if first.0 > now && !may_go(key) {
             return Next::Wait(first.0);
         }
@@ -245,8 +262,11 @@ impl<S: Source> Queue<S> {
         for (place, key) in &state.due {
             let Some(slot) = slots.get(key) else { continue };
             // Those whose time has not come fill the batch, but for pauses after failures.
-            if taken.len() == self.settings.batch || (place.0 > now && slot.failures > 0) {
+            if taken.len() == self.settings.batch {
                 break;
+            }
+            if place.0 > now && slot.failures > 0 {
+                continue;
             }
             if slot.is_alone {
                 if taken.is_empty() {

@@ -81,6 +81,15 @@ enum Look<V> {
     Nothing,
 }
 
+/// What there is for somebody who waits for nobody.
+pub(crate) enum Found<V> {
+    Value(Arc<V>),
+    /// Nobody else loads it.
+    Lead(Box<Lead<V>>),
+    /// Somebody is loading it.
+    UnderWay,
+}
+
 /// How a value is asked for.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Asked {
@@ -223,33 +232,25 @@ impl Cache {
         &self,
         key: &ValueKey,
         terms: &Arc<Terms<V>>,
-    ) -> Result<Arc<V>, Option<Lead<V>>> {
+    ) -> Found<V> {
+        let lead = |guard, is_kept| {
+            let lead = self.lead_with(key, terms, Asked::default(), guard, is_kept);
+            Found::Lead(Box::new(lead))
+        };
         if self.is_enabled() {
             if let Look::Fresh(value) = self.look(key, terms, Asked::default()) {
                 self.counters().value_hit();
-                return Ok(value);
+                return Found::Value(value);
             }
             if !Loading::holds(self.id(), &key.key) {
                 return match self.join_value(key, &terms.tags, Purpose::Fill, 0) {
-                    Joined::Lead(guard) => Err(Some(self.lead_with(
-                        key,
-                        terms,
-                        Asked::default(),
-                        guard,
-                        true,
-                    ))),
-                    Joined::Follow(_) | Joined::Behind(_) | Joined::Full => Err(None),
+                    Joined::Lead(guard) => lead(guard, true),
+                    Joined::Follow(_) | Joined::Behind(_) | Joined::Full => Found::UnderWay,
                 };
             }
         }
         let guard = Guard::alone(self.origin_of(key), Instant::now().into_std());
-        Err(Some(self.lead_with(
-            key,
-            terms,
-            Asked::default(),
-            guard,
-            false,
-        )))
+        lead(guard, false)
     }
 
     fn lead_with<V>(

@@ -27,7 +27,7 @@ pub use self::{
     wrap::CachedFn,
 };
 pub(crate) use self::{
-    load::{Asked, Lead, finished, load_together},
+    load::{Asked, Found, Lead, finished, load_together},
     options::{Making, options},
     stored::StoredValue,
     terms::{Terms, Ttl, checked_ttl},

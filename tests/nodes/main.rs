@@ -12,4 +12,6 @@ mod node;
 #[cfg(feature = "redis")]
 mod pending;
 #[cfg(feature = "redis")]
+mod values;
+#[cfg(feature = "redis")]
 mod wins;
