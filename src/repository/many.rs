@@ -95,7 +95,7 @@ impl<S: Source> Repository<S> {
             }
         }
         for (reading, text) in readings {
-            reading.end(&self.cache, &text, &terms.tags, true);
+            reading.end(&self.cache, &text, &terms.tags, false);
         }
         for (at, key) in others {
             values[at] = Some(self.get(key).await?);

@@ -145,7 +145,8 @@ impl Cache {
             Step::Lead(lead) => lead.run_detached(load).await,
         };
         if let Some(reading) = reading {
-            reading.end(self, key, &terms.tags, answer.is_ok());
+            // Its tags are known, whether or not it was kept.
+            reading.end(self, key, &terms.tags, false);
         }
         answer
     }

@@ -109,7 +109,8 @@ impl Cache {
             Step::Lead(lead) => lead.run(load).await,
         };
         if let Some(reading) = reading {
-            reading.end(self, &key, &terms.tags, answer.is_ok());
+            // Its tags are known, whether or not it was kept.
+            reading.end(self, &key, &terms.tags, false);
         }
         answer
     }
