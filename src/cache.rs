@@ -2,22 +2,25 @@
 
 use std::{
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
+    pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 
 use http::{HeaderMap, StatusCode};
-use tokio::{sync::Notify, task::JoinHandle};
+use tokio::{sync::Notify, task::JoinHandle, time::Instant};
 
 use crate::{
     budget::{Budget, Reservation},
     clock::Clock,
     entry::{Entry, Millis, Watched, millis},
     error::StoreError,
+    events::Events,
     flight::Table,
     health::Health,
     invalidated::{Invalidated, Others},
@@ -98,6 +101,15 @@ struct Core {
     fills: AtomicU64,
     sweeper: Mutex<Option<JoinHandle<()>>>,
     background: Arc<Background>,
+    /// Nobody any more, once it was closed.
+    closers: Mutex<Option<Vec<Weak<dyn AtClose>>>>,
+    events: Events,
+}
+
+/// What has something to do before the cache is closed.
+pub(crate) trait AtClose: Send + Sync {
+    /// Does it, until then at the longest.
+    fn close(self: Arc<Self>, end: Instant) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 }
 
 #[derive(Default)]
@@ -183,6 +195,8 @@ impl Cache {
                 fills: AtomicU64::new(0),
                 sweeper: Mutex::default(),
                 background: Arc::default(),
+                closers: Mutex::new(Some(Vec::new())),
+                events: Events::default(),
             }),
         }
     }
@@ -247,7 +261,7 @@ impl Cache {
             let name = text.split_once(':').map_or(&**text, |(name, _)| name);
             self.forget_value(&Key::of_value(text), name);
         }
-        done
+        done.of(self, selector)
     }
 
     /// Up to which invalidation this node knows them.
@@ -324,13 +338,16 @@ impl Cache {
 
     /// Ends what runs in the background, after the server has stopped accepting.
     ///
-    /// Waits up to 5 seconds for fills that go on without their clients and for what is on its way
-    /// to the remote store, then drops what is left of the former, handlers included, and ends the link;
+    /// Waits up to 5 seconds for what repositories have to write behind
+    /// ([`Repository::write_behind`](crate::Repository::write_behind)), for fills that go on without their clients
+    /// and for what is on its way to the remote store, then drops what is left of the fills, handlers included, and ends the link;
     /// nothing of the kind is started any more. The cache itself goes on working, from memory.
     pub async fn close(&self) {
         let background = &self.core.background;
-        background.is_closed.store(true, Ordering::Release);
         let end = after(CLOSE_WITHIN);
+        // First of all: what this writes invalidates, of which the other nodes are told.
+        self.run_closers(end).await;
+        background.is_closed.store(true, Ordering::Release);
         if until(end, background.ended(true)).await.is_none() {
             let running = background.running.load(Ordering::Acquire)
                 + background.bodies.load(Ordering::Acquire);
@@ -356,6 +373,37 @@ impl Cache {
 
     // ---- for the layers and the values ----
 
+    /// Has `close` wait for it; `false` where that was called already.
+    pub(crate) fn at_close(&self, closer: Weak<dyn AtClose>) -> bool {
+        let mut closers = self.closers();
+        let Some(closers) = &mut *closers else {
+            return false;
+        };
+        closers.retain(|known| known.strong_count() > 0);
+        closers.push(closer);
+        true
+    }
+
+    fn closers(&self) -> MutexGuard<'_, Option<Vec<Weak<dyn AtClose>>>> {
+        let closers = &self.core.closers;
+        closers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All at once: each has the whole time.
+    async fn run_closers(&self, end: Instant) {
+        let closers = self.closers().take().unwrap_or_default();
+        let closers = closers.iter().filter_map(Weak::upgrade);
+        let mut closing: Vec<_> = closers.map(|closer| closer.close(end)).collect();
+        poll_fn(|cx| {
+            closing.retain_mut(|closing| closing.as_mut().poll(cx).is_pending());
+            match closing.is_empty() {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
+        .await;
+    }
+
     /// Adds a record to the log, and no more.
     pub(crate) fn record(&self, selector: &Selector) -> Invalidated {
         let remote = self.remote();
@@ -365,6 +413,21 @@ impl Cache {
         }
         let others = remote.map_or(Others::Nobody, |_| Others::Untold);
         Invalidated::new(self.core.log.add(selector, self.now()), others)
+    }
+
+    /// What is found usable from now on, no invalidation up to this one selects.
+    ///
+    /// Of the shared order that is what this node has heard all of, not what it has seen: an answer may name a
+    /// number whose record has not come yet.
+    pub(crate) fn read_point(&self) -> Sequence {
+        let sequence = self.core.log.sequence();
+        match self.remote().and_then(Remote::coherence) {
+            Some(coherence) => Sequence {
+                shared: coherence.caught().min(sequence.shared),
+                ..sequence
+            },
+            None => sequence,
+        }
     }
 
     pub(crate) fn value_settings(&self) -> &ValueSettings {
@@ -412,6 +475,10 @@ impl Cache {
         if let Some(remote) = self.remote() {
             remote.delete_at(name, std::slice::from_ref(key));
         }
+    }
+
+    pub(crate) fn events(&self) -> &Events {
+        &self.core.events
     }
 
     pub(crate) fn id(&self) -> u64 {

@@ -22,3 +22,7 @@ pub mod redis {}
 #[cfg(any(feature = "redis", not(doctest)))]
 #[doc = include_str!("docs/nodes.md")]
 pub mod nodes {}
+
+/// Values and databases: which pattern promises what, and how to choose.
+#[doc = include_str!("docs/patterns.md")]
+pub mod patterns {}

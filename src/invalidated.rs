@@ -1,9 +1,13 @@
 //! What an invalidation has done, and how far it has come.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
+
+use smallvec::SmallVec;
 
 use crate::{
+    cache::Cache,
     error::{SelectorError, StoreError},
+    selector::Selector,
     store::coherence::Coherence,
 };
 
@@ -33,6 +37,9 @@ use crate::{
 pub struct Invalidated {
     sequence: u64,
     others: Others,
+    /// By whom, and what, to do it again.
+    by: Option<Cache>,
+    selectors: SmallVec<[Selector; 1]>,
 }
 
 /// Who else has to know.
@@ -48,7 +55,58 @@ pub(crate) enum Others {
 
 impl Invalidated {
     pub(crate) fn new(sequence: u64, others: Others) -> Self {
-        Self { sequence, others }
+        Self {
+            sequence,
+            others,
+            by: None,
+            selectors: SmallVec::new(),
+        }
+    }
+
+    /// Where there was nothing to do.
+    pub(crate) fn nothing(sequence: u64) -> Self {
+        Self::new(sequence, Others::Nobody)
+    }
+
+    pub(crate) fn of(mut self, cache: &Cache, selector: Selector) -> Self {
+        self.by = Some(cache.clone());
+        self.selectors.push(selector);
+        self
+    }
+
+    /// Both, of which this was the earlier: they are told in their order.
+    pub(crate) fn and(self, mut later: Self) -> Self {
+        let mut selectors = self.selectors;
+        selectors.append(&mut later.selectors);
+        Self { selectors, ..later }
+    }
+
+    /// Does it once more after `lag`, in a task, for services that read from replicas: until a replica has the
+    /// change, a fill may read what was there before, and would be stored after the first invalidation.
+    ///
+    /// Give the longest time by which replicas lag behind. When the cache is closed it is done at once. Outside of a
+    /// tokio runtime it is not repeated.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_response_cache::{Cache, Selector};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let cache = Cache::in_memory();
+    /// // db.update(user).await?;
+    /// cache.invalidate(Selector::tag("users")).again_after(Duration::from_secs(2));
+    /// assert_eq!(cache.sequence().number(), 1);
+    /// cache.close().await;
+    /// assert_eq!(cache.sequence().number(), 2);
+    /// # }
+    /// ```
+    pub fn again_after(self, lag: Duration) -> Self {
+        if let Some(cache) = self.by.as_ref().filter(|_| !self.selectors.is_empty()) {
+            cache.again_after(lag, self.selectors.to_vec());
+        }
+        self
     }
 
     /// The number of the record on this node; later invalidations have higher ones.

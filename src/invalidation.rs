@@ -25,6 +25,7 @@ use std::{
 use smallvec::SmallVec;
 
 use crate::{
+    dependencies::{Dependency, name_of},
     pattern::Pattern,
     selector::{Kind, Selector},
     sync::{
@@ -478,13 +479,23 @@ impl Records {
             }
             for tag in names.tags {
                 look(Target::tag(tag));
+                match Dependency::of(tag) {
+                    None => {}
+                    Some(Dependency::Value(text)) => look(Target::named(Space::Value, text)),
+                    Some(Dependency::Name(name)) => look(Target::values_of(name)),
+                }
             }
         }
         let patterns = self.patterns.iter().rev();
         for record in patterns.take_while(|record| record.generation > since) {
             let judged = record.numbers.judge(sequence);
-            let is_of_it = judged != Verdict::Usable && record.space == subject.space;
-            if is_of_it && record.pattern.fits(&subject.name) {
+            let is_of_it = || record.space == subject.space && record.pattern.fits(&subject.name);
+            let is_made_of_it = || {
+                let mut made_of = names.tags.iter().filter_map(|tag| Dependency::of(tag));
+                record.space == Space::Value
+                    && made_of.any(|dependency| dependency.is_selected(&record.pattern))
+            };
+            if judged != Verdict::Usable && (is_of_it() || is_made_of_it()) {
                 verdict = verdict.and(judged);
             }
         }
@@ -528,6 +539,11 @@ fn targets(kind: &Kind) -> SmallVec<[Target; 4]> {
         Kind::Group { authority, name } => {
             SmallVec::from_slice(&Target::groups_of(authority.as_deref(), name))
         }
+        Kind::Pattern(Space::Value, Pattern::Exact(text)) => SmallVec::from_slice(&[
+            Target::named(Space::Value, text),
+            // For what depends on all values of the name.
+            Target::values_of(name_of(text)),
+        ]),
         Kind::Pattern(space, Pattern::Exact(name)) => {
             SmallVec::from_slice(&[Target::named(*space, name)])
         }

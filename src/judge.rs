@@ -14,10 +14,12 @@ use crate::{
     entry::{Lifetime, Millis, StoredHead, millis},
     flight::Shared,
     headers::{Strip, has_status_slot, stored_head},
+    invalidation::Sequence,
     key::MAX_KEY,
     pending::Pending,
     policy::{self, CachePolicy, Decision, Plan, RequestFacts, Tagged},
     random,
+    scope::Reads,
     settings::Settings,
     status::Reason,
 };
@@ -158,8 +160,22 @@ pub(crate) fn judge(
         mut plan,
         is_stored,
         length,
-        tagged,
+        mut tagged,
     } = weighed;
+    let made_of = head.extensions.remove::<Arc<Reads>>();
+    let made_of = made_of.filter(|reads| reads.is_of(cache));
+    let made_of = made_of.map(|reads| reads.made_of());
+    if let Some(made_of) = &made_of {
+        let dependencies = made_of.dependencies.as_ref();
+        let added = dependencies.ok_or(Reason::TooManyTags).and_then(|all| {
+            let all = all.iter().map(|dependency| &**dependency);
+            std::mem::take(&mut tagged).made_of(all, &made_of.tags)
+        });
+        match added {
+            Ok(added) => tagged = added,
+            Err(reason) => return Judged::Refuse(reason),
+        }
+    }
     if settings.key_holds_cookies(pending.personal) && plan.vary.names().contains(&COOKIE) {
         // What the other cookies are does not reach the handler; and of the cookies of somebody else
         // the key holds nothing: such an entry is not for them.
@@ -174,6 +190,11 @@ pub(crate) fn judge(
     // It was heard. What is refused goes on as it came, so that a cache further out hears it, too.
     let said = head.extensions.remove::<CachePolicy>();
     let read_at = said.as_ref().and_then(CachePolicy::read_at_value);
+    let lowest = made_of.and_then(|made_of| made_of.lowest);
+    let read_at = [read_at, lowest]
+        .into_iter()
+        .flatten()
+        .reduce(Sequence::min);
     let shared = Shared {
         values,
         rule: std::mem::take(&mut plan.vary),

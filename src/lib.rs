@@ -45,6 +45,7 @@
 //! - [`docs::invalidation`]: by tag, path and pattern, hard and soft, and why a fill cannot win.
 //! - [`docs::redis`]: one cache for several processes.
 //! - [`docs::nodes`]: what several nodes promise, and what happens when something breaks.
+//! - [`docs::patterns`]: values and databases: aside, through, behind, ahead, events.
 //! - [`ResponseCacheLayer`]: the options of a route. [`Cache`]: the shared handle.
 //! - [`CachePolicy`], [`Tags`], [`Invalidate`], [`Selector`], [`Query`], [`Credentials`]: what options and
 //!   handlers take.
@@ -74,8 +75,10 @@ mod clock;
 mod content;
 #[cfg(all(test, shuttle))]
 mod cores;
+mod dependencies;
 mod entry;
 mod error;
+mod events;
 mod field_values;
 mod fill;
 mod flight;
@@ -104,8 +107,10 @@ mod random;
 #[cfg(feature = "redis")]
 mod redis;
 mod refreshing;
+mod repository;
 mod router;
 mod routes;
+mod scope;
 mod searches;
 mod selector;
 mod service;
@@ -149,6 +154,8 @@ pub use policy::{CachePolicy, Tags};
 pub use query::Query;
 #[cfg(feature = "redis")]
 pub use redis::RedisSettings;
+pub use repository::{BatchError, Repository, SaveError, Source, Write, WriteBehind};
+pub use scope::Scope;
 pub use selector::{RequestHead, Selector, Tag};
 pub use service::ResponseCache;
 pub use settings::{CacheableMethod, HonoredDirectives, Overflow};

@@ -21,6 +21,21 @@ impl Pattern {
         }
     }
 
+    /// Whether some text may fit that is `name`, or begins with `name:`. Rather too often than too seldom.
+    pub(crate) fn may_fit_below(&self, name: &str) -> bool {
+        let text = match self {
+            Self::Exact(text) => {
+                let rest = text.strip_prefix(name);
+                return rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'));
+            }
+            Self::Prefix(text) => text,
+            Self::Glob(text) => text.split('*').next().unwrap_or_default(),
+        };
+        // Up to where both say something.
+        let below = format!("{name}:");
+        text.starts_with(&*below) || below.starts_with(text)
+    }
+
     /// Whether all of `name` fits. Takes time in proportion to pattern and name at the worst, and to
     /// the name in most cases: nobody can make it slow.
     pub(crate) fn fits(&self, name: &str) -> bool {

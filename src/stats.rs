@@ -29,6 +29,8 @@ pub(crate) struct Counters {
     value_misses: Line,
     value_loads: AtomicU64,
     value_collapsed: AtomicU64,
+    failed_writes: AtomicU64,
+    lost_writes: AtomicU64,
     bypasses: [AtomicU64; REASONS],
     refusals: [AtomicU64; REASONS],
 }
@@ -49,6 +51,8 @@ impl Default for Counters {
             value_misses: Line::default(),
             value_loads: AtomicU64::default(),
             value_collapsed: AtomicU64::default(),
+            failed_writes: AtomicU64::default(),
+            lost_writes: AtomicU64::default(),
             bypasses: array::from_fn(|_| AtomicU64::default()),
             refusals: array::from_fn(|_| AtomicU64::default()),
         }
@@ -101,6 +105,12 @@ impl Counters {
     pub(crate) fn value_collapsed(&self) {
         raise(&self.value_collapsed);
     }
+    pub(crate) fn failed_write(&self) {
+        raise(&self.failed_writes);
+    }
+    pub(crate) fn lost_writes(&self, count: u64) {
+        self.lost_writes.fetch_add(count, Ordering::Relaxed);
+    }
     #[inline]
     pub(crate) fn bypass(&self, reason: Reason) {
         raise(&self.bypasses[reason as usize]);
@@ -125,6 +135,8 @@ impl Counters {
             value_misses: load(&self.value_misses.0),
             value_loads: load(&self.value_loads),
             value_collapsed: load(&self.value_collapsed),
+            failed_writes: load(&self.failed_writes),
+            lost_writes: load(&self.lost_writes),
             bypasses: array::from_fn(|i| load(&self.bypasses[i])),
             refusals: array::from_fn(|i| load(&self.refusals[i])),
             gauges,
@@ -178,6 +190,8 @@ pub struct Stats {
     value_misses: u64,
     value_loads: u64,
     value_collapsed: u64,
+    failed_writes: u64,
+    lost_writes: u64,
     bypasses: [u64; REASONS],
     refusals: [u64; REASONS],
     gauges: Gauges,
@@ -264,6 +278,19 @@ impl Stats {
     #[must_use]
     pub fn value_collapsed(&self) -> u64 {
         self.value_collapsed
+    }
+
+    /// Writes behind the cache that failed, and were or will be tried again
+    /// ([`Repository::write_behind`](crate::Repository::write_behind)).
+    #[must_use]
+    pub fn failed_writes(&self) -> u64 {
+        self.failed_writes
+    }
+
+    /// Writes behind the cache that had not been done when it was closed.
+    #[must_use]
+    pub fn lost_writes(&self) -> u64 {
+        self.lost_writes
     }
 
     /// Requests that were not looked up for this reason, or were and then passed on for it.

@@ -111,6 +111,11 @@ impl Target {
         }
     }
 
+    /// Every value with this name in front of its arguments.
+    pub(crate) fn values_of(name: &str) -> Self {
+        digest(&[(10, name.as_bytes())])
+    }
+
     /// Everything with this tag.
     pub(crate) fn tag(name: &str) -> Self {
         digest(&[(7, name.as_bytes())])

@@ -19,6 +19,7 @@ use crate::{
     answer::respond,
     body::ResponseBody,
     cache::{Cache, Placement},
+    dependencies::Dependency,
     entry::{Entry, Origin, StoredHead},
     field_values::age_value,
     flight::{Ending, Guard, Shared},
@@ -255,10 +256,16 @@ fn updated_head(stored: &Entry, answer: Parts, is_of_it: bool) -> Parts {
             parts.extensions.insert(said);
         }
     }
-    if !says_tags(&parts.extensions) {
-        parts
-            .extensions
-            .insert(Tags::new(head.tags.iter().map(ToString::to_string)));
+    // The body is what it was made from, whatever else is said of it now.
+    let says = says_tags(&parts.extensions);
+    let kept = head
+        .tags
+        .iter()
+        .filter(|tag| !says || Dependency::of(tag).is_some());
+    let kept: Vec<String> = kept.map(ToString::to_string).collect();
+    if !says || !kept.is_empty() {
+        let tags = parts.extensions.get_or_insert_default::<Tags>();
+        tags.join(Tags::new(kept));
     }
     parts
 }

@@ -26,6 +26,7 @@ use crate::{
     nesting::{pass, pass_deadline},
     policy::{Failure, ask, take_conditions},
     refreshing::Refreshing,
+    scope,
     status::Reason,
     timer::{after, later, until},
     validate::{Asked, version},
@@ -229,6 +230,7 @@ where
         }
         pass(request.extensions_mut(), cache.id());
         pass_deadline(request.extensions_mut(), pending.remote_until);
+        let call = scope::open(cache, Oneshot::new(inner, request));
         let fill = Fill {
             started: Started {
                 at: cache.now(),
@@ -247,7 +249,7 @@ where
             is_refresh,
         };
         let soft = soft.filter(|soft| *soft < deadline && !is_refresh);
-        Filling::new(Oneshot::new(inner, request), fill, soft)
+        Filling::new(call, fill, soft)
     }
 }
 

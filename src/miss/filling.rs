@@ -10,7 +10,10 @@ use std::{
 use http::{HeaderMap, Request, Response, StatusCode, header::ETAG};
 use http_body::Body;
 use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep};
+use tokio::{
+    task::futures::TaskLocalFuture,
+    time::{Instant, Sleep},
+};
 use tower_service::Service;
 
 use crate::{
@@ -28,6 +31,7 @@ use crate::{
     nesting::{is_stamped, stamp},
     pending::Pending,
     policy::Failure,
+    scope::{self, Slot},
     settings::Settings,
     status::Reason,
     timer::timer,
@@ -56,7 +60,7 @@ pin_project! {
     {
         // In this order: a call that is dropped has ended before its flight does.
         #[pin]
-        call: Oneshot<S, R>,
+        call: TaskLocalFuture<Slot, Oneshot<S, R>>,
         fill: Option<Fill<B>>,
         limit: Limit,
         // Of the limit, once the call has been waited for.
@@ -81,7 +85,11 @@ where
     S: Service<Request<R>, Response = Response<B>>,
     B: Body,
 {
-    pub(super) fn new(call: Oneshot<S, R>, fill: Fill<B>, soft: Option<Instant>) -> Self {
+    pub(super) fn new(
+        call: TaskLocalFuture<Slot, Oneshot<S, R>>,
+        fill: Fill<B>,
+        soft: Option<Instant>,
+    ) -> Self {
         Self {
             limit: soft.map_or(Limit::Hard(fill.started.deadline), Limit::Soft),
             call,
@@ -106,7 +114,11 @@ where
         loop {
             let called = this.call.as_mut().poll(cx);
             let fill = this.fill.as_mut().expect("polled after it was ready");
-            if let Poll::Ready(called) = called {
+            if let Poll::Ready(mut called) = called {
+                if let (Ok(response), Some(reads)) = (&mut called, scope::reads(this.call.as_mut()))
+                {
+                    response.extensions_mut().insert(reads);
+                }
                 if *this.limit != Limit::None {
                     fill.is_over();
                 }

@@ -139,7 +139,7 @@ pub(crate) use reuse::{Failure, Reuse, reuse, stands_in};
 pub(crate) use search::SearchVariance;
 pub(crate) use storing::{Decision, Plan, decide, declared_length, refused_at_once};
 pub use tags::Tags;
-pub(crate) use tags::{Tagged, says_tags, tagged, take_tag_field};
+pub(crate) use tags::{MOST as MOST_TAGS, Tagged, says_tags, tagged, take_tag_field};
 pub(crate) use validation::{
     ask, has_not_changed, has_validator, is_for_origin, is_not_modified, is_same_by_head,
     speaks_of, take_conditions, updated,

@@ -3,11 +3,15 @@
 use http::{Extensions, HeaderMap, HeaderName};
 
 use super::{groups::cache_groups, handler::CachePolicy};
-use crate::{selector::Tag, status::Reason};
+use crate::{
+    dependencies::{Dependencies, Dependency},
+    selector::Tag,
+    status::Reason,
+};
 
 /// A response may have so many tags, and besides them so many groups (RFC 9875, 2, asks for 32 at
 /// least).
-const MOST: usize = 32;
+pub(crate) const MOST: usize = 32;
 /// None of them is longer than that, in bytes.
 const LONGEST: usize = 256;
 
@@ -78,13 +82,48 @@ pub(crate) fn tagged(headers: &HeaderMap, extensions: &Extensions) -> Result<Tag
     let tags = extensions.get::<Tags>().map_or(&[][..], |tags| &tags.0);
     let policy = extensions.get::<CachePolicy>();
     let tags = tags.iter().chain(policy.map_or(&[][..], CachePolicy::tags));
-    if tags.clone().any(|tag| tag.check().is_err()) {
+    let is_own = |tag: &&Tag| Dependency::of(tag.as_str()).is_none();
+    if tags.clone().filter(is_own).any(|tag| tag.check().is_err()) {
         return Err(Reason::BadTag);
     }
-    Ok(Tagged {
+    // What a stored response was made from counts for itself.
+    let (made_of, tags): (Vec<_>, Vec<_>) = tags
+        .map(Tag::as_str)
+        .partition(|tag| Dependency::of(tag).is_some());
+    let tagged = Tagged {
         groups: bounded(groups.iter().map(String::as_str))?,
-        tags: bounded(tags.map(Tag::as_str))?,
-    })
+        tags: bounded(tags.into_iter())?,
+    };
+    match made_of.is_empty() {
+        true => Ok(tagged),
+        false => tagged.made_of(made_of.into_iter(), &[]),
+    }
+}
+
+impl Tagged {
+    /// The same with what a response was made from, and the tags of that.
+    pub(crate) fn made_of<'n>(
+        self,
+        dependencies: impl Iterator<Item = &'n str>,
+        tags: &[Box<str>],
+    ) -> Result<Self, Reason> {
+        let is_dependency = |tag: &str| Dependency::of(tag).is_some();
+        let mut all = Dependencies::default();
+        for dependency in self.tags.iter().filter(|tag| is_dependency(tag)) {
+            all.add_tag(dependency);
+        }
+        for dependency in dependencies {
+            all.add_tag(dependency);
+        }
+        let own = self.tags.iter().filter(|tag| !is_dependency(tag));
+        let tags = own.chain(tags).map(|tag| &**tag);
+        let mut tags = bounded(tags)?.into_vec();
+        tags.extend_from_slice(all.tags().ok_or(Reason::TooManyTags)?);
+        Ok(Self {
+            tags: tags.into(),
+            ..self
+        })
+    }
 }
 
 fn bounded<'n>(names: impl Iterator<Item = &'n str>) -> Result<Box<[Box<str>]>, Reason> {

@@ -74,7 +74,7 @@ const MAX_FIELDS: u16 = 160;
 /// More selecting fields than any response names.
 const MAX_NAMES: u16 = 64;
 /// How many groups or tags a response may have, and how long they and a validator may be.
-const MAX_TAGS: u16 = 32;
+const MAX_TAGS: u16 = 64;
 pub(crate) const MAX_TEXT: usize = 256;
 /// A body is copied and hashed in pieces that are still in the nearest cache when they are hashed.
 const PIECE: usize = 16 << 10;

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     cache::{Cache, Standing},
+    scope::Reading,
     selector::Selector,
 };
 
@@ -217,10 +218,16 @@ impl Cache {
     /// ```
     pub async fn exists(&self, key: impl IntoValueKey) -> Result<bool, ValueError> {
         let key = key.into_value_key()?;
-        if !self.is_enabled() || self.fresh_value(&key).is_some() {
-            return Ok(self.is_enabled());
+        if !self.is_enabled() {
+            return Ok(false);
         }
-        Ok(self.may_fetch_value() && self.is_value_elsewhere(&key).await)
+        let reading = Reading::begin(self);
+        let is_here = self.fresh_value(&key).is_some();
+        let is_there = is_here || (self.may_fetch_value() && self.is_value_elsewhere(&key).await);
+        if let Some(reading) = reading {
+            reading.end(self, &key, &[], is_there);
+        }
+        Ok(is_there)
     }
 
     /// The values under several keys, in their order; what memory does not have is asked for at the same time.
@@ -256,6 +263,7 @@ impl Cache {
         if !self.is_enabled() {
             return None;
         }
+        let reading = Reading::begin(self);
         let mut value = self.value_in_memory(key);
         if value.is_none() && self.may_fetch_value() {
             // In a box: a hit in memory is not to carry it.
@@ -264,6 +272,9 @@ impl Cache {
         match value {
             Some(_) => self.counters().value_hit(),
             None => self.counters().value_miss(),
+        }
+        if let Some(reading) = reading {
+            reading.end(self, key, &[], value.is_some());
         }
         value
     }

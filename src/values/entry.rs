@@ -10,7 +10,7 @@ use super::{
     stored::CachedValue,
     terms::{Terms, Ttl},
 };
-use crate::cache::Cache;
+use crate::{cache::Cache, scope::Reading};
 
 /// A value under a key that is about to be asked for: made by [`Cache::entry`].
 ///
@@ -81,7 +81,7 @@ impl Cache {
 }
 
 impl<V: CachedValue> ValueEntry<'_, V> {
-    options!();
+    options!(V);
 
     /// The value; where it is not there, what `load` brings.
     ///
@@ -121,7 +121,7 @@ impl<V: CachedValue> ValueEntry<'_, V> {
 
 impl Cache {
     /// A value, by a load that goes on by itself.
-    pub(super) async fn load_detached<V, E, F, Loaded>(
+    pub(crate) async fn load_detached<V, R, E, F, Loaded>(
         &self,
         key: &ValueKey,
         terms: &Arc<Terms<V>>,
@@ -130,17 +130,24 @@ impl Cache {
     ) -> Result<Arc<V>, LoadError<E>>
     where
         V: CachedValue,
+        R: Into<Arc<V>> + Send + 'static,
         E: Send + Sync + 'static,
         F: FnOnce() -> Loaded + Send + 'static,
-        Loaded: Future<Output = Result<V, E>> + Send + 'static,
+        Loaded: Future<Output = Result<R, E>> + Send + 'static,
     {
-        match self.approach(key, terms, asked).await {
+        let mut reading = Reading::begin(self);
+        let answer = match self.approach(key, terms, asked, &mut reading).await {
             Step::Answer(answer) => answer,
             Step::Refresh(value, lead) => {
                 lead.run_behind(load);
                 Ok(value)
             }
             Step::Lead(lead) => lead.run_detached(load).await,
+        };
+        if let Some(reading) = reading {
+            // Its tags are known, whether or not it was kept.
+            reading.end(self, key, &terms.tags, false);
         }
+        answer
     }
 }

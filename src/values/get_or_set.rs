@@ -9,7 +9,7 @@ use super::{
     stored::CachedValue,
     terms::{Terms, Ttl, checked_ttl},
 };
-use crate::cache::Cache;
+use crate::{cache::Cache, scope::Reading};
 
 /// # Values that are loaded
 impl Cache {
@@ -99,11 +99,19 @@ impl Cache {
         let ttl = checked_ttl(ttl)?;
         let key = key.into_value_key()?;
         let terms = Arc::new(Terms::of_ttl(Ttl::Fixed(ttl)));
-        match self.approach(&key, &terms, Asked::default()).await {
+        let mut reading = Reading::begin(self);
+        let asked = Asked::default();
+        let step = self.approach(&key, &terms, asked, &mut reading);
+        let answer = match step.await {
             Step::Answer(answer) => answer,
             // Only what is detached is refreshed.
             Step::Refresh(value, _) => Ok(value),
             Step::Lead(lead) => lead.run(load).await,
+        };
+        if let Some(reading) = reading {
+            // Its tags are known, whether or not it was kept.
+            reading.end(self, &key, &terms.tags, false);
         }
+        answer
     }
 }

@@ -84,6 +84,11 @@ impl ValueKey {
         })
     }
 
+    /// A name, and one argument.
+    pub(crate) fn of_argument(name: &str, argument: &impl Serialize) -> Result<Self, ValueError> {
+        Self::of_args(name, |text| push_args(text, argument))
+    }
+
     /// A name, and what it is about.
     pub(crate) fn of_args(
         name: &str,

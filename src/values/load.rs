@@ -20,19 +20,18 @@ use tracing::{Instrument, Span};
 use super::{
     error::{LoadError, ValueError},
     key::ValueKey,
-    stored::{
-        CachedValue, FOREVER, Life, Outcome as Returned, StoredValue, life, outcome_of, watched,
-    },
-    terms::{Terms, Ttl},
+    stored::{CachedValue, Outcome as Returned, StoredValue, outcome_of, watched},
+    terms::Terms,
 };
 use crate::{
     cache::{Cache, Standing},
-    entry::{Millis, Origin, millis},
+    entry::{Millis, Origin},
     flight::{self, Carried, Ending, Flight, FlightId, Guard, Joined, Outcome, Purpose, Ticket},
     invalidation::{Names, Verdict},
     key::Key,
     policy::is_ahead,
     random::fraction,
+    scope::Reading,
     status::Reason,
     timer::{after, until, within},
 };
@@ -82,13 +81,22 @@ enum Look<V> {
     Nothing,
 }
 
+/// What there is for somebody who waits for nobody.
+pub(crate) enum Found<V> {
+    Value(Arc<V>),
+    /// Nobody else loads it.
+    Lead(Box<Lead<V>>),
+    /// Somebody is loading it.
+    UnderWay,
+}
+
 /// How a value is asked for.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Asked {
+pub(crate) struct Asked {
     /// Its load can go on by itself: what is stale may be used while it does.
-    pub(super) is_detached: bool,
+    pub(crate) is_detached: bool,
     /// Only a load that starts from now on will do.
-    pub(super) is_forced: bool,
+    pub(crate) is_forced: bool,
 }
 
 /// What a caller gets in the end.
@@ -104,7 +112,7 @@ pub(super) enum Step<V, E> {
 }
 
 /// The duty to load a value, for all who wait.
-pub(super) struct Lead<V> {
+pub(crate) struct Lead<V> {
     cache: Cache,
     key: ValueKey,
     terms: Arc<Terms<V>>,
@@ -122,6 +130,7 @@ impl Cache {
         key: &ValueKey,
         terms: &Arc<Terms<V>>,
         asked: Asked,
+        reading: &mut Option<Reading>,
     ) -> Step<V, E> {
         let alone = |is_kept| {
             let started = Instant::now().into_std();
@@ -188,6 +197,10 @@ impl Cache {
                     let Some(ending) = ended(&ticket, end).await else {
                         break;
                     };
+                    if let Some(reading) = reading {
+                        // What it has read may be older than what is known by now.
+                        reading.lower_to(ticket.flight().sequence());
+                    }
                     match ticket.flight().carried() {
                         Some(carried) => match shared(carried) {
                             Some(answer) => {
@@ -215,6 +228,32 @@ impl Cache {
             }
             None => alone(true),
         }
+    }
+
+    /// What memory has, or the duty to load it; neither, where somebody else is loading it. Nobody is waited for.
+    pub(crate) fn lead_or_look<V: CachedValue>(
+        &self,
+        key: &ValueKey,
+        terms: &Arc<Terms<V>>,
+    ) -> Found<V> {
+        let lead = |guard, is_kept| {
+            let lead = self.lead_with(key, terms, Asked::default(), guard, is_kept);
+            Found::Lead(Box::new(lead))
+        };
+        if self.is_enabled() {
+            if let Look::Fresh(value) = self.look(key, terms, Asked::default()) {
+                self.counters().value_hit();
+                return Found::Value(value);
+            }
+            if !Loading::holds(self.id(), &key.key) {
+                return match self.join_value(key, &terms.tags, Purpose::Fill, 0) {
+                    Joined::Lead(guard) => lead(guard, true),
+                    Joined::Follow(_) | Joined::Behind(_) | Joined::Full => Found::UnderWay,
+                };
+            }
+        }
+        let guard = Guard::alone(self.origin_of(key), Instant::now().into_std());
+        lead(guard, false)
     }
 
     fn lead_with<V>(
@@ -327,33 +366,27 @@ impl Cache {
         origin: Origin,
         cost: Millis,
     ) {
-        let ttl = match (outcome_of(&**value), &terms.ttl) {
-            (Returned::Failed, _) => return self.counters().refusal(Reason::InnerError),
-            (Returned::Absent, _) => terms.absent,
-            (Returned::Some, Ttl::Fixed(ttl)) => Some(*ttl),
-            (Returned::Some, Ttl::By(ttl)) => Some(millis(ttl(value)).min(FOREVER)),
-        };
-        let Some(ttl) = ttl.filter(|ttl| *ttl > 0) else {
-            return;
-        };
-        let staleness = terms.staleness;
-        let life = Life {
-            lifetime: life(self.now(), ttl, staleness),
-            staleness,
-            tags: terms.tags.clone(),
+        let life = match terms.life_of(&**value, self.now()) {
+            Some(life) => life,
+            None if outcome_of(&**value) == Returned::Failed => {
+                return self.counters().refusal(Reason::InnerError);
+            }
+            None => return,
         };
         match self.checked_value(value.clone(), life, watched(origin, cost)) {
             // An invalidation came while it was loaded.
             Ok(stored) if stored.verdict(self.log()) == Verdict::Unusable => {}
             Ok(stored) => self.keep_value(key, stored),
-            Err(error) => {
-                tracing::debug!(target: "tower_response_cache", "{key:?} is not kept: {error}");
-                self.counters().refusal(match error {
-                    ValueError::TooLarge { .. } => Reason::BodyTooLarge,
-                    _ => Reason::NotSerializable,
-                });
-            }
+            Err(error) => self.not_kept(key, &error),
         }
+    }
+
+    pub(super) fn not_kept(&self, key: &ValueKey, error: &ValueError) {
+        tracing::debug!(target: "tower_response_cache", "{key:?} is not kept: {error}");
+        self.counters().refusal(match error {
+            ValueError::TooLarge { .. } => Reason::BodyTooLarge,
+            _ => Reason::NotSerializable,
+        });
     }
 }
 
@@ -380,12 +413,62 @@ fn shared<V: CachedValue, E: Send + Sync + 'static>(carried: Carried) -> Option<
 
 impl<V: CachedValue> Lead<V> {
     /// Loads, polled by whoever asked.
-    pub(super) async fn run<E, F, Loaded>(self, load: F) -> Answer<V, E>
+    pub(super) async fn run<R, E, F, Loaded>(self, load: F) -> Answer<V, E>
     where
+        R: Into<Arc<V>>,
         E: Send + Sync + 'static,
         F: FnOnce() -> Loaded,
-        Loaded: Future<Output = Result<V, E>>,
+        Loaded: Future<Output = Result<R, E>>,
     {
+        if let Some(value) = self.look_again().await {
+            self.guard.bring(Ok(value.clone()));
+            return Ok(value);
+        }
+        self.cache.counters().value_load();
+        let began = self.cache.now();
+        let load = LOADING.scope(self.loading(self.outer.clone()), async { load().await });
+        let loaded = limited(self.terms.hard, load).await;
+        self.bring(loaded.map(Into::into), began)
+    }
+
+    pub(crate) fn key(&self) -> &ValueKey {
+        &self.key
+    }
+
+    /// What has come between the look-up and the start of this flight, or is in the remote store.
+    async fn look_again(&self) -> Option<Arc<V>> {
+        let (cache, key, guard) = (&self.cache, &self.key, &self.guard);
+        if self.asked.is_forced || !cache.is_enabled() {
+            return None;
+        }
+        let mut found = cache.value_in_memory::<V>(key);
+        if found.is_none() && cache.may_fetch_value() {
+            let origin = guard.flight().origin();
+            found = Box::pin(cache.fetch_value(key, origin)).await;
+            // Nothing was read for it before now: no earlier invalidation concerns what it brings.
+            guard.flight().begin_fill(cache.log().sequence());
+        }
+        match found {
+            Some(_) => cache.counters().value_hit(),
+            None => cache.counters().value_miss(),
+        }
+        found
+    }
+
+    fn loading(&self, outer: Option<Arc<Loading>>) -> Arc<Loading> {
+        Arc::new(Loading {
+            cache: self.cache.id(),
+            key: self.key.key.clone(),
+            outer,
+        })
+    }
+
+    /// Keeps what a load has brought that began then, and tells those who wait.
+    fn bring<E: Send + Sync + 'static>(
+        self,
+        loaded: Result<Arc<V>, LoadError<E>>,
+        began: Millis,
+    ) -> Result<Arc<V>, LoadError<E>> {
         let Self {
             cache,
             key,
@@ -393,42 +476,10 @@ impl<V: CachedValue> Lead<V> {
             guard,
             asked,
             is_kept,
-            outer,
+            ..
         } = self;
-        // Between the look-up and the start of this flight another one may have ended.
-        if !asked.is_forced && cache.is_enabled() {
-            let mut found = cache.value_in_memory::<V>(&key);
-            if found.is_none() && cache.may_fetch_value() {
-                let origin = guard.flight().origin();
-                found = Box::pin(cache.fetch_value(&key, origin)).await;
-                // Nothing was read for it before now: no earlier invalidation concerns what it brings.
-                guard.flight().begin_fill(cache.log().sequence());
-            }
-            if let Some(value) = found {
-                cache.counters().value_hit();
-                guard.bring(Ok(value.clone()));
-                return Ok(value);
-            }
-            cache.counters().value_miss();
-        }
-        cache.counters().value_load();
-        let began = cache.now();
-        let loading = Arc::new(Loading {
-            cache: cache.id(),
-            key: key.key.clone(),
-            outer,
-        });
-        let load = LOADING.scope(loading, async { load().await });
-        let loaded = match terms.hard {
-            None => load.await.map_err(|error| LoadError::Load(Arc::new(error))),
-            Some(hard) => match within(hard, load).await {
-                Some(loaded) => loaded.map_err(|error| LoadError::Load(Arc::new(error))),
-                None => Err(ValueError::TooSlow(hard).into()),
-            },
-        };
         match loaded {
             Ok(value) => {
-                let value = Arc::new(value);
                 if is_kept {
                     let cost = cache.now().saturating_sub(began);
                     cache.keep_loaded(&key, &value, &terms, guard.flight().origin(), cost);
@@ -446,11 +497,12 @@ impl<V: CachedValue> Lead<V> {
     }
 
     /// Loads in a task, which goes on when whoever asked is dropped.
-    pub(super) async fn run_detached<E, F, Loaded>(self, load: F) -> Answer<V, E>
+    pub(super) async fn run_detached<R, E, F, Loaded>(self, load: F) -> Answer<V, E>
     where
+        R: Into<Arc<V>> + Send + 'static,
         E: Send + Sync + 'static,
         F: FnOnce() -> Loaded + Send + 'static,
-        Loaded: Future<Output = Result<V, E>> + Send + 'static,
+        Loaded: Future<Output = Result<R, E>> + Send + 'static,
     {
         let (cache, key, soft) = (self.cache.clone(), self.key.clone(), self.terms.soft);
         let Some(detached) = cache.detached() else {
@@ -471,11 +523,12 @@ impl<V: CachedValue> Lead<V> {
     }
 
     /// Loads in a task for which nobody waits.
-    pub(super) fn run_behind<E, F, Loaded>(self, load: F)
+    pub(super) fn run_behind<R, E, F, Loaded>(self, load: F)
     where
+        R: Into<Arc<V>> + Send + 'static,
         E: Send + Sync + 'static,
         F: FnOnce() -> Loaded + Send + 'static,
-        Loaded: Future<Output = Result<V, E>> + Send + 'static,
+        Loaded: Future<Output = Result<R, E>> + Send + 'static,
     {
         if let Some(detached) = self.cache.detached() {
             detached.spawn(self.run(load).instrument(Span::current()));
@@ -483,8 +536,82 @@ impl<V: CachedValue> Lead<V> {
     }
 }
 
+/// What a load brings within its hard limit.
+async fn limited<V, E>(
+    hard: Option<Duration>,
+    load: impl Future<Output = Result<V, E>>,
+) -> Result<V, LoadError<E>> {
+    let of_load = |loaded: Result<V, E>| loaded.map_err(|error| LoadError::Load(Arc::new(error)));
+    match hard {
+        None => of_load(load.await),
+        Some(hard) => match within(hard, load).await {
+            Some(loaded) => of_load(loaded),
+            None => Err(ValueError::TooSlow(hard).into()),
+        },
+    }
+}
+
+/// Loads for several keys together, which are led all at once; `load` is told which of them are needed.
+pub(crate) async fn load_together<V, E, F, Loading>(
+    leads: Vec<Lead<Option<V>>>,
+    load: F,
+) -> Result<Vec<Arc<Option<V>>>, LoadError<E>>
+where
+    Option<V>: CachedValue,
+    E: Send + Sync + 'static,
+    F: FnOnce(Vec<usize>) -> Loading,
+    Loading: Future<Output = Result<Vec<Arc<Option<V>>>, E>>,
+{
+    let mut values = Vec::with_capacity(leads.len());
+    let mut missing = Vec::new();
+    for (at, lead) in leads.into_iter().enumerate() {
+        let found = lead.look_again().await;
+        match &found {
+            Some(value) => lead.guard.bring(Ok(value.clone())),
+            None => missing.push((at, lead)),
+        }
+        values.push(found);
+    }
+    let Some((_, first)) = missing.first() else {
+        return Ok(values.into_iter().flatten().collect());
+    };
+    let (cache, hard) = (first.cache.clone(), first.terms.hard);
+    let began = cache.now();
+    let mut loading = first.outer.clone();
+    for (_, lead) in &missing {
+        cache.counters().value_load();
+        loading = Some(lead.loading(loading));
+    }
+    let load = load(missing.iter().map(|(at, _)| *at).collect());
+    let loaded = match loading {
+        Some(loading) => limited(hard, LOADING.scope(loading, load)).await,
+        None => limited(hard, load).await,
+    };
+    let mut failed = None;
+    let (error, mut loaded) = match loaded {
+        Ok(loaded) => (None, loaded.into_iter()),
+        Err(error) => (Some(error), Vec::new().into_iter()),
+    };
+    for (at, lead) in missing {
+        let loaded = match &error {
+            Some(error) => Err(error.clone()),
+            None => Ok(loaded.next().unwrap_or_default()),
+        };
+        match lead.bring(loaded, began) {
+            Ok(value) => values[at] = Some(value),
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(values.into_iter().flatten().collect()),
+    }
+}
+
 /// What came of a task: its panic is that of whoever waits for it.
-fn finished<V, E>(joined: Result<Option<Answer<V, E>>, JoinError>) -> Answer<V, E> {
+pub(crate) fn finished<T, E>(
+    joined: Result<Option<Result<T, LoadError<E>>>, JoinError>,
+) -> Result<T, LoadError<E>> {
     match joined {
         Ok(Some(answer)) => answer,
         Ok(None) => Err(ValueError::Closed.into()),

@@ -11,10 +11,10 @@ mod fetch;
 mod get_or_set;
 mod key;
 mod load;
-mod options;
+pub(crate) mod options;
 mod set;
 mod stored;
-mod terms;
+pub(crate) mod terms;
 mod text;
 mod wrap;
 
@@ -26,4 +26,9 @@ pub use self::{
     stored::CachedValue,
     wrap::CachedFn,
 };
-pub(crate) use self::{stored::StoredValue, terms::checked_ttl};
+pub(crate) use self::{
+    load::{Asked, Found, Lead, finished, load_together},
+    options::{Making, options},
+    stored::StoredValue,
+    terms::{Terms, Ttl, checked_ttl},
+};

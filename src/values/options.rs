@@ -10,10 +10,10 @@ use super::{
 use crate::selector::Tag;
 
 /// Terms that are being made, or the first thing that was wrong with them.
-pub(super) type Making<V> = Result<Arc<Terms<V>>, ValueError>;
+pub(crate) type Making<V> = Result<Arc<Terms<V>>, ValueError>;
 
 /// Changes terms that nobody else sees.
-pub(super) fn change<V>(
+pub(crate) fn change<V>(
     terms: &mut Making<V>,
     change: impl FnOnce(&mut Terms<V>) -> Result<(), ValueError>,
 ) {
@@ -24,22 +24,22 @@ pub(super) fn change<V>(
     }
 }
 
-pub(super) fn set_ttl<V>(terms: &mut Terms<V>, ttl: Duration) -> Result<(), ValueError> {
+pub(crate) fn set_ttl<V>(terms: &mut Terms<V>, ttl: Duration) -> Result<(), ValueError> {
     terms.ttl = Ttl::Fixed(checked_ttl(ttl)?);
     Ok(())
 }
 
-pub(super) fn set_forever<V>(terms: &mut Terms<V>) -> Result<(), ValueError> {
+pub(crate) fn set_forever<V>(terms: &mut Terms<V>) -> Result<(), ValueError> {
     terms.ttl = Ttl::Fixed(FOREVER);
     Ok(())
 }
 
-pub(super) fn set_absent<V>(terms: &mut Terms<V>, ttl: Duration) -> Result<(), ValueError> {
+pub(crate) fn set_absent<V>(terms: &mut Terms<V>, ttl: Duration) -> Result<(), ValueError> {
     terms.absent = Some(checked_ttl(ttl)?);
     Ok(())
 }
 
-pub(super) fn set_tags<V, T: Into<Tag>>(
+pub(crate) fn set_tags<V, T: Into<Tag>>(
     terms: &mut Terms<V>,
     tags: impl IntoIterator<Item = T>,
 ) -> Result<(), ValueError> {
@@ -47,7 +47,7 @@ pub(super) fn set_tags<V, T: Into<Tag>>(
     Ok(())
 }
 
-pub(super) fn set_windows<V>(
+pub(crate) fn set_windows<V>(
     terms: &mut Terms<V>,
     while_revalidate: Option<Duration>,
     if_error: Option<Duration>,
@@ -64,7 +64,7 @@ pub(super) fn set_windows<V>(
 
 /// The methods, for a type with `terms` in it.
 macro_rules! options {
-    () => {
+    ($value:ty) => {
         /// For how long it is fresh. Less than a millisecond and more than a hundred years are errors.
         pub fn ttl(mut self, ttl: std::time::Duration) -> Self {
             $crate::values::options::change(&mut self.terms, |terms| {
@@ -77,7 +77,7 @@ macro_rules! options {
         /// kept; no more than a hundred years.
         pub fn ttl_by(
             mut self,
-            ttl: impl Fn(&V) -> std::time::Duration + Send + Sync + 'static,
+            ttl: impl Fn(&$value) -> std::time::Duration + Send + Sync + 'static,
         ) -> Self {
             $crate::values::options::change(&mut self.terms, |terms| {
                 terms.ttl = $crate::values::terms::Ttl::By(std::sync::Arc::new(ttl));
@@ -160,4 +160,4 @@ macro_rules! options {
     };
 }
 
-pub(super) use options;
+pub(crate) use options;

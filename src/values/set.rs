@@ -11,11 +11,12 @@ use super::{
     error::ValueError,
     key::ValueKey,
     stored::{CachedValue, FOREVER, Life, StoredValue, life, measure},
-    terms::{checked_tags, checked_ttl},
+    terms::{Terms, checked_tags, checked_ttl},
 };
 use crate::{
     cache::Cache,
-    entry::{Millis, Staleness, Watched},
+    entry::{Millis, Origin, Staleness, Watched},
+    invalidation::{Names, Sequence, Verdict},
     selector::Tag,
 };
 
@@ -100,10 +101,8 @@ impl<V: CachedValue> SetValue<'_, V> {
         let mut kept = Vec::with_capacity(made.len());
         let mut result = Ok(());
         for (key, value) in made {
-            // The record first: whatever a load under way stores, it started before it.
-            let record = self.cache.record(&key.selector()).sequence();
-            let mut origin = self.cache.origin_of(&key);
-            origin.sequence.local = record;
+            let origin = self.cache.record_of(&key);
+            let record = origin.sequence.local;
             let mut watched = Watched::new(origin);
             watched.record = Some(record);
             let staleness = Staleness::default();
@@ -126,6 +125,51 @@ impl<V: CachedValue> SetValue<'_, V> {
 }
 
 impl Cache {
+    /// Keeps what was written to where it comes from, by a write that began at `since`; what was there before is
+    /// forgotten in any case.
+    ///
+    /// It is kept only if nothing else has selected the key since then: of two writes that overlap nobody knows
+    /// which one the source has.
+    pub(crate) fn keep_saved<V: CachedValue>(
+        &self,
+        key: &ValueKey,
+        value: &Arc<V>,
+        terms: &Terms<V>,
+        since: Sequence,
+    ) {
+        let names = Names {
+            groups: &[],
+            tags: &terms.tags,
+        };
+        let judged_at = self.log().sequence().local;
+        let is_alone = self.log().judge(since, &key.subject, names) == Verdict::Usable;
+        let origin = self.record_of(key);
+        // What came between these two lines may have been the same key.
+        let is_next = origin.sequence.local == judged_at + 1;
+        let life = terms.life_of(value, self.now());
+        let kept = life.filter(|_| is_alone && is_next).map(|life| {
+            let mut watched = Watched::new(origin.clone());
+            watched.record = Some(origin.sequence.local);
+            self.checked_value(value.clone(), life, watched)
+        });
+        match kept {
+            Some(Ok(kept)) => self.keep_value(key, kept),
+            Some(Err(error)) => {
+                self.not_kept(key, &error);
+                self.forget_value(&key.key, key.name());
+            }
+            None => self.forget_value(&key.key, key.name()),
+        }
+    }
+
+    /// Of a value that is set now. The record first: whatever a load under way stores, it started before it.
+    fn record_of(&self, key: &ValueKey) -> Origin {
+        let record = self.record(&key.selector()).sequence();
+        let mut origin = self.origin_of(key);
+        origin.sequence.local = record;
+        origin
+    }
+
     /// A value as it is kept, if it can be.
     pub(super) fn checked_value<V: CachedValue>(
         &self,

@@ -2,7 +2,10 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use super::{error::ValueError, stored::FOREVER};
+use super::{
+    error::ValueError,
+    stored::{CachedValue, FOREVER, Life, Outcome, life, outcome_of},
+};
 use crate::{
     entry::{Millis, Staleness, millis},
     selector::Tag,
@@ -89,6 +92,24 @@ impl<V> Terms<V> {
             soft: None,
             hard: None,
         }
+    }
+}
+
+impl<V: CachedValue> Terms<V> {
+    /// For how long a value is kept from now on; `None` if it is not.
+    pub(crate) fn life_of(&self, value: &V, now: Millis) -> Option<Life> {
+        let ttl = match (outcome_of(value), &self.ttl) {
+            (Outcome::Failed, _) => None,
+            (Outcome::Absent, _) => self.absent,
+            (Outcome::Some, Ttl::Fixed(ttl)) => Some(*ttl),
+            (Outcome::Some, Ttl::By(ttl)) => Some(millis(ttl(value)).min(FOREVER)),
+        };
+        let ttl = ttl.filter(|ttl| *ttl > 0)?;
+        Some(Life {
+            lifetime: life(now, ttl, self.staleness),
+            staleness: self.staleness,
+            tags: self.tags.clone(),
+        })
     }
 }
 

@@ -156,7 +156,7 @@ where
     V: CachedValue,
     E: Send + Sync + 'static,
 {
-    options!();
+    options!(V);
 
     /// Makes the key in another way, in place of the name and the whole argument.
     ///

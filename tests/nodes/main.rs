@@ -9,6 +9,8 @@ mod bad_input;
 #[cfg(feature = "redis")]
 mod cluster;
 #[cfg(feature = "redis")]
+mod history;
+#[cfg(feature = "redis")]
 mod lease;
 #[cfg(feature = "redis")]
 mod lost;

@@ -15,6 +15,7 @@ mod examples;
 mod redis_bad_input;
 #[cfg(all(unix, feature = "redis"))]
 mod redis_two_processes;
+mod repositories;
 #[cfg(unix)]
 mod reverse_proxy;
 #[cfg(unix)]

@@ -1,0 +1,238 @@
+//! What is read while a response is made: the scope that a layer opens around its handler.
+
+use std::{
+    cell::OnceCell,
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::task::futures::TaskLocalFuture;
+
+use crate::{
+    cache::Cache,
+    dependencies::Dependencies,
+    entry::Watched,
+    invalidation::{Sequence, Verdict},
+    policy::MOST_TAGS,
+    values::ValueKey,
+};
+
+tokio::task_local! {
+    static SCOPE: Slot;
+}
+
+/// The scope of a handler's future; nothing is allocated before something is read in it.
+pub(crate) struct Slot {
+    cache: u64,
+    outer: Option<Arc<Reads>>,
+    reads: OnceCell<Arc<Reads>>,
+}
+
+impl Slot {
+    fn reads(&self) -> &Arc<Reads> {
+        self.reads.get_or_init(|| {
+            Arc::new(Reads {
+                cache: self.cache,
+                outer: self.outer.clone(),
+                state: Mutex::default(),
+            })
+        })
+    }
+}
+
+/// The values that were read for a response.
+pub(crate) struct Reads {
+    cache: u64,
+    /// Of a layer further out, with another cache.
+    outer: Option<Arc<Reads>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    dependencies: Dependencies,
+    tags: Vec<Box<str>>,
+    lowest: Option<Sequence>,
+}
+
+/// What a response was made from.
+pub(crate) struct MadeOf {
+    /// `None` where that is more than can be said.
+    pub(crate) dependencies: Option<Vec<Box<str>>>,
+    /// Those of the values.
+    pub(crate) tags: Vec<Box<str>>,
+    pub(crate) lowest: Option<Sequence>,
+}
+
+impl Reads {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn is_of(&self, cache: &Cache) -> bool {
+        self.cache == cache.id()
+    }
+
+    pub(crate) fn made_of(&self) -> MadeOf {
+        let state = self.state();
+        MadeOf {
+            dependencies: state.dependencies.tags().map(<[Box<str>]>::to_vec),
+            tags: state.tags.clone(),
+            lowest: state.lowest,
+        }
+    }
+}
+
+/// The future of a handler, in a scope of its own.
+pub(crate) fn open<F: Future>(cache: &Cache, handler: F) -> TaskLocalFuture<Slot, F> {
+    let slot = Slot {
+        cache: cache.id(),
+        outer: SCOPE.try_with(|slot| slot.reads().clone()).ok(),
+        reads: OnceCell::new(),
+    };
+    SCOPE.scope(slot, handler)
+}
+
+/// What was read in it, if anything was.
+pub(crate) fn reads<F: Future>(handler: Pin<&mut TaskLocalFuture<Slot, F>>) -> Option<Arc<Reads>> {
+    handler.take_value()?.reads.into_inner()
+}
+
+/// A read that begins, for the response that is being made.
+pub(crate) struct Reading {
+    reads: Arc<Reads>,
+    /// What is found usable from now on, no earlier invalidation selects.
+    at: Sequence,
+}
+
+impl Reading {
+    /// Of this task; nothing where no response is being made.
+    #[inline]
+    pub(crate) fn begin(cache: &Cache) -> Option<Self> {
+        let mut reads = SCOPE.try_with(|slot| slot.reads().clone()).ok()?;
+        while !reads.is_of(cache) {
+            reads = reads.outer.clone()?;
+        }
+        let at = cache.read_point();
+        Some(Self { reads, at })
+    }
+
+    /// Somebody else began it earlier.
+    pub(crate) fn lower_to(&mut self, sequence: Sequence) {
+        self.at = self.at.min(sequence);
+    }
+
+    /// It has ended, with something or with nothing: that is what a write changes, too.
+    pub(crate) fn end(self, cache: &Cache, key: &ValueKey, tags: &[Box<str>], is_found: bool) {
+        let stored = cache.memory().find_value(&key.key);
+        let mut at = self.at;
+        let mut state = self.reads.state();
+        state.dependencies.add(key.as_str());
+        match &stored {
+            Some(stored) => {
+                state.add_tags(&stored.tags);
+                // What a soft invalidation has made stale is older than that.
+                if matches!(stored.verdict(cache.log()), Verdict::Stale(_)) {
+                    let watched: &Watched = stored;
+                    at = at.min(watched.origin.sequence);
+                }
+            }
+            // It came from the remote store and found no room here: its tags are not known.
+            None if is_found && cache.has_remote() && tags.is_empty() => {
+                state.dependencies.give_up();
+            }
+            None => {}
+        }
+        state.add_tags(tags);
+        state.lowest = Some(state.lowest.map_or(at, |lowest| lowest.min(at)));
+    }
+}
+
+impl State {
+    fn add_tags(&mut self, tags: &[Box<str>]) {
+        for tag in tags {
+            if self.tags.len() > MOST_TAGS {
+                return;
+            }
+            if !self.tags.contains(tag) {
+                self.tags.push(tag.clone());
+            }
+        }
+    }
+}
+
+/// What a response that is being made was made from, to be carried into another task by hand.
+///
+/// While a layer waits for its handler, what that reads from its cache by keys ([`Cache::get`],
+/// [`Cache::get_or_set`], functions that are wrapped, repositories) is noted: the response is not used any more as
+/// soon as one of these values is replaced, deleted or invalidated, without a tag written by hand. That holds for
+/// all that is polled by the handler's own task, `join!` included. A task that is spawned is not, unless it is run
+/// in the scope.
+///
+/// - A response depends on 32 values; of more, those that share a name count as one, which is invalidated with any
+///   value of the name. Where that does not suffice, it is not stored (`too-many-tags`).
+/// - What is read after the handler has returned, while its body is being made, is not noted.
+/// - Where no response is being made, nothing is noted.
+///
+/// # Examples
+///
+/// ```
+/// use axum::{Router, extract::State, routing::get};
+/// use tower::ServiceExt;
+/// use tower_response_cache::{Cache, ResponseCacheLayer, Scope};
+///
+/// async fn page(State(cache): State<Cache>) -> String {
+///     let scope = Scope::current();
+///     let name = tokio::spawn(scope.run(async move { cache.get::<String>("name").await }));
+///     format!("{:?}", name.await.unwrap().unwrap())
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let cache = Cache::in_memory();
+/// let layer = ResponseCacheLayer::new(&cache);
+/// let app: Router = Router::new().route("/", get(page)).layer(layer).with_state(cache.clone());
+/// let ask = || app.clone().oneshot(http::Request::get("/").body(axum::body::Body::empty()).unwrap());
+///
+/// cache.set("name", "Ada".to_owned()).await?;
+/// ask().await?;
+/// assert_eq!(ask().await?.headers()["x-cache"], "HIT");
+/// cache.set("name", "Grace".to_owned()).await?;
+/// assert_eq!(ask().await?.headers()["x-cache"], "MISS");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Default)]
+#[must_use = "it does nothing until something is run in it"]
+pub struct Scope(Option<Arc<Reads>>);
+
+impl Scope {
+    /// That of this task; one in which nothing is noted where no response is being made.
+    pub fn current() -> Self {
+        Self(SCOPE.try_with(|slot| slot.reads().clone()).ok())
+    }
+
+    /// Runs a future in it.
+    pub async fn run<F: Future>(self, future: F) -> F::Output {
+        match self.0 {
+            None => future.await,
+            Some(reads) => {
+                let slot = Slot {
+                    cache: reads.cache,
+                    outer: reads.outer.clone(),
+                    reads: OnceCell::from(reads),
+                };
+                SCOPE.scope(slot, future).await
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scope")
+            .field("is_open", &self.0.is_some())
+            .finish()
+    }
+}

@@ -1,0 +1,211 @@
+//! Writes around the cache, and through it.
+
+use std::time::Duration;
+
+use tower_response_cache::{Repository, Selector};
+
+use crate::{
+    support::{in_memory, settle},
+    table::Table,
+};
+
+async fn found(users: &Repository<Table>, key: u64) -> Option<u64> {
+    *users.get(key).await.expect("the table is there")
+}
+
+/// A read under way, which has read the row already.
+async fn reading(
+    users: &Repository<Table>,
+    table: &Table,
+    key: u64,
+) -> tokio::task::JoinHandle<Option<u64>> {
+    table.hold_reads();
+    let users = users.clone();
+    let read = tokio::spawn(async move { found(&users, key).await });
+    settle().await;
+    read
+}
+
+#[tokio::test]
+async fn the_source_is_written_first_and_then_the_cache_forgets_what_it_had() {
+    let (cache, table) = (in_memory(), Table::default());
+    let users = cache.repository("user", table.clone());
+    users.save(1, 5).await.unwrap();
+    assert!(!cache.exists("user:1").await.unwrap(), "written around");
+    assert_eq!(found(&users, 1).await, Some(5));
+
+    table.hold_writes();
+    let saved = tokio::spawn({
+        let users = users.clone();
+        async move { users.save(1, 6).await.unwrap() }
+    });
+    settle().await;
+    assert_eq!(table.writes(), 2);
+    assert_eq!(
+        found(&users, 1).await,
+        Some(5),
+        "nothing is forgotten before it is written"
+    );
+    table.let_write();
+    saved.await.unwrap();
+    assert_eq!(found(&users, 1).await, Some(6));
+
+    table.let_write();
+    users.delete(1).await.unwrap();
+    assert_eq!(found(&users, 1).await, None);
+    assert_eq!(table.rows().len(), 0);
+}
+
+#[tokio::test]
+async fn a_load_under_way_never_brings_back_what_was_there() {
+    for is_through in [false, true] {
+        for is_deleted in [false, true] {
+            let (cache, table) = (in_memory(), Table::default());
+            let mut users = cache.repository("user", table.clone());
+            if is_through {
+                users = users.write_through();
+            }
+            table.rows().insert(1, 5);
+            let read = reading(&users, &table, 1).await;
+            match is_deleted {
+                false => users.save(1, 6).await.unwrap(),
+                true => users.delete(1).await.unwrap(),
+            }
+            table.let_read();
+            assert_eq!(read.await.unwrap(), Some(5), "it began before");
+            table.let_read();
+            let left = (!is_deleted).then_some(6);
+            assert_eq!(found(&users, 1).await, left, "{is_through} {is_deleted}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_written_through_is_a_hit() {
+    let (cache, table) = (in_memory(), Table::default());
+    let users = cache
+        .repository("user", table.clone())
+        .write_through()
+        .tags(["users"]);
+    users.save(1, 5).await.unwrap();
+    assert_eq!(found(&users, 1).await, Some(5));
+    users.save(1, 6).await.unwrap();
+    assert_eq!(found(&users, 1).await, Some(6));
+    assert_eq!(table.loads().len(), 0);
+    cache.invalidate(Selector::tag("users"));
+    assert_eq!(found(&users, 1).await, Some(6));
+    assert_eq!(table.loads().len(), 1);
+    users.delete(1).await.unwrap();
+    assert_eq!(found(&users, 1).await, None, "and is asked for again");
+    assert_eq!(table.loads().len(), 2);
+
+    let absent = cache
+        .repository("absent", table.clone())
+        .write_through()
+        .cache_absent(Duration::from_secs(60));
+    absent.delete(1).await.unwrap();
+    assert_eq!(found(&absent, 1).await, None);
+    assert_eq!(table.loads().len(), 2, "that it is gone is kept, too");
+}
+
+#[tokio::test]
+async fn of_two_writes_that_overlap_none_is_kept() {
+    // What the source has in the end only the source knows.
+    let (cache, table) = (in_memory(), Table::default());
+    let users = cache.repository("user", table.clone()).write_through();
+    table.hold_writes();
+    let save = |value| {
+        let users = users.clone();
+        tokio::spawn(async move { users.save(1, value).await.unwrap() })
+    };
+    let (one, other) = (save(5), save(6));
+    settle().await;
+    table.let_write();
+    table.let_write();
+    one.await.unwrap();
+    other.await.unwrap();
+    let stored = table.rows()[&1];
+    table.rows().insert(1, 100 + stored);
+    assert_eq!(
+        found(&users, 1).await,
+        Some(100 + stored),
+        "it is read anew"
+    );
+    // One after the other they are.
+    table.let_write();
+    users.save(1, 7).await.unwrap();
+    table.rows().insert(1, 8);
+    assert_eq!(found(&users, 1).await, Some(7));
+}
+
+#[tokio::test]
+async fn a_write_that_is_outrun_by_an_invalidation_is_not_kept() {
+    let (cache, table) = (in_memory(), Table::default());
+    let users = cache
+        .repository("user", table.clone())
+        .write_through()
+        .tags(["users"]);
+    for selector in [
+        Selector::tag("users"),
+        Selector::values("user:*"),
+        Selector::all(),
+    ] {
+        table.hold_writes();
+        let saved = tokio::spawn({
+            let users = users.clone();
+            async move { users.save(1, 5).await.unwrap() }
+        });
+        settle().await;
+        cache.invalidate(selector.clone());
+        table.let_write();
+        saved.await.unwrap();
+        assert!(!cache.exists("user:1").await.unwrap(), "{selector:?}");
+        table.let_write();
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_fails_or_is_dropped_has_the_cache_forget_what_it_had() {
+    for is_through in [false, true] {
+        let (cache, table) = (in_memory(), Table::default());
+        let mut users = cache.repository("user", table.clone());
+        if is_through {
+            users = users.write_through();
+        }
+        table.rows().insert(1, 5);
+        assert_eq!(found(&users, 1).await, Some(5));
+        table.fail(true);
+        let error = users.save(1, 6).await.unwrap_err();
+        assert_eq!(
+            error.source_error().unwrap().to_string(),
+            "the table is away"
+        );
+        table.fail(false);
+        // It was written for all that.
+        table.rows().insert(1, 6);
+        assert_eq!(found(&users, 1).await, Some(6));
+
+        table.hold_writes();
+        let saved = tokio::spawn({
+            let users = users.clone();
+            async move { users.save(1, 7).await }
+        });
+        settle().await;
+        saved.abort();
+        assert!(saved.await.is_err());
+        table.rows().insert(1, 7);
+        assert_eq!(found(&users, 1).await, Some(7));
+    }
+}
+
+#[tokio::test]
+async fn a_value_that_is_too_large_to_be_kept_is_written_all_the_same() {
+    let cache = crate::support::builder().max_value_size(2).build().unwrap();
+    let table = Table::default();
+    let users = cache.repository("user", table.clone()).write_through();
+    users.save(1, 12).await.unwrap();
+    assert!(cache.exists("user:1").await.unwrap());
+    users.save(1, 12_345).await.unwrap();
+    assert!(!cache.exists("user:1").await.unwrap());
+    assert_eq!(table.rows()[&1], 12_345);
+}
