@@ -61,6 +61,7 @@
 //! | `axum` | yes | nested routers are told apart, warnings name the route, [`CachePolicy`], [`Tags`] and [`Invalidate`] as parts of an answer | nothing over axum itself |
 //! | `redis` | no | [`Cache::redis`](crate::Cache): Redis or Valkey as the second tier behind memory | `fred` and what it needs: some 75 crates over axum, a third of them for URLs |
 //! | `redis-tls` | no | the same over TLS | rustls with ring, 10 crates more, and a C compiler |
+//! | `macros` | no | `#[cached]` on your functions: [`Cache::get_or_set`] by an attribute | `syn`, `quote` and `proc-macro2`, when it is compiled |
 //! | `test-util` | no | `ManualClock`, `assert_cached!` | nothing at run time |
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::print_stdout))]
 
@@ -164,6 +165,8 @@ pub use test_util::Asked;
 #[doc(hidden)]
 pub use test_util::x_cache_of;
 
+#[cfg(feature = "macros")]
+pub use tower_response_cache_macros::cached;
 pub use values::{
     CachedFn, CachedValue, IntoValueKey, LoadError, SetValue, ValueEntry, ValueError, ValueKey,
 };
