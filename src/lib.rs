@@ -165,6 +165,30 @@ pub use test_util::Asked;
 #[doc(hidden)]
 pub use test_util::x_cache_of;
 
+/// # Examples
+///
+/// ```
+/// use tower_response_cache::{Cache, LoadError, cached};
+///
+/// struct Users {
+///     cache: Cache,
+/// }
+///
+/// impl Users {
+///     #[cached(cache = self.cache, prefix = "user", ttl = "5m")]
+///     async fn find(&self, id: u64) -> Result<String, std::io::Error> {
+///         Ok(format!("user {id}"))
+///     }
+/// }
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// let users = Users { cache: Cache::in_memory() };
+/// assert_eq!(*users.find(42).await?, "user 42");
+/// assert!(users.cache.exists(("user", 42)).await?);
+/// users.cache.delete("user:42").await?;
+/// # Ok::<(), LoadError<std::io::Error>>(())
+/// # }).unwrap();
+/// ```
 #[cfg(feature = "macros")]
 pub use tower_response_cache_macros::cached;
 pub use values::{

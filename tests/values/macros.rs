@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tower_response_cache::{Cache, LoadError, ValueError, cached};
 
-use crate::support::{cache, in_memory, loads::Loads, settle};
+use crate::support::{in_memory, loads::Loads, settle};
 
 struct Users {
     cache: Cache,
@@ -45,7 +45,7 @@ async fn sum(cache: &Cache, a: usize, b: &str) -> usize {
 
 #[tokio::test]
 async fn an_attribute_keeps_under_the_key_that_is_written_by_hand() {
-    let users = Users::new(cache().await);
+    let users = Users::new(in_memory());
     users.loads.open();
     assert_eq!(*users.find(42).await.unwrap(), 43);
     assert_eq!(
