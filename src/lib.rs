@@ -62,6 +62,7 @@
 //! | `axum` | yes | nested routers are told apart, warnings name the route, [`CachePolicy`], [`Tags`] and [`Invalidate`] as parts of an answer | nothing over axum itself |
 //! | `redis` | no | [`Cache::redis`](crate::Cache): Redis or Valkey as the second tier behind memory | `fred` and what it needs: some 75 crates over axum, a third of them for URLs |
 //! | `redis-tls` | no | the same over TLS | rustls with ring, 10 crates more, and a C compiler |
+//! | `macros` | no | `#[cached]` on your functions: [`Cache::get_or_set`] by an attribute | `syn`, `quote` and `proc-macro2`, when it is compiled |
 //! | `test-util` | no | `ManualClock`, `assert_cached!` | nothing at run time |
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::print_stdout))]
 
@@ -171,6 +172,32 @@ pub use test_util::Asked;
 #[doc(hidden)]
 pub use test_util::x_cache_of;
 
+/// # Examples
+///
+/// ```
+/// use tower_response_cache::{Cache, LoadError, cached};
+///
+/// struct Users {
+///     cache: Cache,
+/// }
+///
+/// impl Users {
+///     #[cached(cache = self.cache, prefix = "user", ttl = "5m")]
+///     async fn find(&self, id: u64) -> Result<String, std::io::Error> {
+///         Ok(format!("user {id}"))
+///     }
+/// }
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// let users = Users { cache: Cache::in_memory() };
+/// assert_eq!(*users.find(42).await?, "user 42");
+/// assert!(users.cache.exists(("user", 42)).await?);
+/// users.cache.delete("user:42").await?;
+/// # Ok::<(), LoadError<std::io::Error>>(())
+/// # }).unwrap();
+/// ```
+#[cfg(feature = "macros")]
+pub use tower_response_cache_macros::cached;
 pub use values::{
     CachedFn, CachedValue, IntoValueKey, LoadError, SetValue, ValueEntry, ValueError, ValueKey,
 };

@@ -23,10 +23,10 @@ say "format"
 cargo fmt --all --check
 
 say "lints, all features"
-cargo clippy --quiet --all-targets --all-features -- -D warnings
+cargo clippy --quiet --workspace --all-targets --all-features -- -D warnings
 
 say "each feature alone"
-for features in "" axum test-util redis redis-tls; do
+for features in "" axum macros test-util redis redis-tls; do
     echo "features: ${features:-none}"
     cargo clippy --quiet --lib --no-default-features --features "$features" -- -D warnings
 done
@@ -53,7 +53,7 @@ say "no more than 15 crates over axum"
 tests/support/count_crates.sh 15
 
 say "unit and integration tests, examples"
-cargo test --quiet --all-features --lib --bins --tests --examples
+cargo test --quiet --workspace --all-features --lib --bins --tests --examples
 
 say "the cores, in orders that shuttle draws"
 # Without optimisation: it takes longer to build than to run.

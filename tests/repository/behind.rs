@@ -193,7 +193,10 @@ async fn what_fails_is_tried_again_with_growing_pauses_and_never_instead_of_some
 
 /// A source that takes all of a batch or none, and never a bad row.
 #[derive(Clone, Default)]
-struct Transactions(Arc<Mutex<(BTreeMap<u64, u64>, Vec<usize>)>>);
+struct Transactions(Arc<Mutex<Written>>);
+
+/// What a table holds, and how many rows each transaction had.
+type Written = (BTreeMap<u64, u64>, Vec<usize>);
 
 impl Source for Transactions {
     type Key = u64;

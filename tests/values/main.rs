@@ -7,4 +7,5 @@ mod bad_input;
 mod client;
 mod functions;
 mod loads;
+mod macros;
 mod stale;
