@@ -33,6 +33,7 @@ pub(super) fn builder() -> CacheBuilder {
         .redis(RedisServer::shared().url(), namespace)
         // A second one would be made, and ask Redis for the time, while the test moves its clock.
         .pool_size(1)
+        .without_shared_log()
         .wrap_store(move |store| {
             connect(Arc::clone(&store));
             note(file, "connected");
