@@ -165,7 +165,7 @@ async fn history(node: &Node, number: usize, table: &Rows, acknowledged: &Acknow
             }
         }
         // A history of some seconds: what is promised here is promised of time.
-        tokio::time::sleep(Duration::from_millis(dice.below(16) as u64)).await;
+        tokio::time::sleep(Duration::from_millis(dice.below(16) as u64)).await; // See above.
     }
     hits
 }

@@ -374,7 +374,7 @@ impl Source for Slow {
     }
     async fn save(&self, key: &u64, value: &u64) -> io::Result<()> {
         let pause = self.0.lock().unwrap().dice.below(2_000) as u64;
-        tokio::time::sleep(Duration::from_micros(pause)).await;
+        tokio::time::sleep(Duration::from_micros(pause)).await; // Of paused time: so slow the source is.
         let mut inside = self.0.lock().unwrap();
         inside.writes += 1;
         if inside.fails && inside.dice.one_in(10) {
@@ -405,7 +405,7 @@ async fn after_close_the_source_has_the_last_of_a_hundred_thousand_values() {
         users.save(key, value).await.unwrap();
         last.insert(key, value);
         if dice.one_in(1_000) {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await; // Of paused time: writers get a turn.
         }
         if dice.one_in(100) {
             let key = dice.below(1_000) as u64;
