@@ -103,7 +103,8 @@ impl Hearing {
         while !connections.is_closed() {
             // Nothing to hear where nobody answers.
             connections.until_up().await;
-            if let Ok((client, router)) = connections.connect().await {
+            // What time it is, is told by those that carry what has a time.
+            if let Ok((client, router, _)) = connections.connect().await {
                 let _unproven = Unproven(&self);
                 if self.hold(&connections, client, router).await {
                     failures = 0;

@@ -235,7 +235,8 @@ impl Connections {
             slot.renew.store(false, Ordering::Release);
             slot.replace.store(false, Ordering::Release);
             let why = match self.connect().await {
-                Ok((client, router)) => {
+                Ok((client, router, offset)) => {
+                    self.offset.store(offset, Ordering::Release);
                     let began = Instant::now();
                     let why = self.hold(slot, client, router).await;
                     if began.elapsed() > STABLE {
@@ -251,8 +252,9 @@ impl Connections {
         }
     }
 
-    /// A connection that was tried: it answers the right questions, and may be used.
-    pub(super) async fn connect(&self) -> Result<(Client, Router), String> {
+    /// A connection that was tried: it answers the right questions, and may be used. With it comes what
+    /// [`offset`](Self::offset) is by its answer.
+    pub(super) async fn connect(&self) -> Result<(Client, Router, i64), String> {
         let client = self.target.client();
         let mut router;
         {
@@ -272,8 +274,8 @@ impl Connections {
                 None => return Err(describe(&late(), &self.target)),
             }
         }
-        self.check(&client).await?;
-        Ok((client, router))
+        let offset = self.check(&client).await?;
+        Ok((client, router, offset))
     }
 
     /// Uses the connection until it breaks; says why it did.
@@ -296,22 +298,24 @@ impl Connections {
             }
             if slot.replace.swap(false, Ordering::AcqRel) {
                 // The old one is better than none, and has some answers on their way.
-                if let Ok((client, other)) = self.connect().await {
+                if let Ok((client, other, offset)) = self.connect().await {
+                    self.offset.store(offset, Ordering::Release);
                     held = held.replaced(client);
                     let mut old = mem::replace(&mut router, other);
                     let _ = within(COMMAND, old.ended()).await;
                 }
                 continue;
             }
-            if let Err(why) = self.check(&held.connection.client).await {
-                return why;
+            match self.check(&held.connection.client).await {
+                Ok(offset) => self.offset.store(offset, Ordering::Release),
+                Err(why) => return why,
             }
             held.connection.is_good();
         }
     }
 
     /// Asks for the time, and for our own words: another answer would be that to another question.
-    async fn check(&self, client: &Client) -> Result<(), String> {
+    async fn check(&self, client: &Client) -> Result<i64, String> {
         let nonce = format!("{:016x}", random());
         // Each node of a cluster by itself, as each may have stopped answering by itself.
         let nodes: Vec<_> = match client.cached_cluster_state() {
@@ -372,9 +376,7 @@ impl Connections {
         integer(&next()?).ok_or_else(shifted)?;
         let middle = before.saturating_add(after.saturating_sub(before) / 2);
         let middle = i64::try_from(middle.as_micros()).map_err(|_| shifted())?;
-        self.offset
-            .store(time.saturating_sub(middle), Ordering::Release);
-        Ok(())
+        Ok(time.saturating_sub(middle))
     }
 }
 
