@@ -11,7 +11,7 @@ use tokio::time::{Instant, advance};
 use tower_response_cache::{Cache, Repository, SaveError, Source, WriteBehind};
 
 use crate::{
-    support::{dice::Dice, settle},
+    support::{dice::Dice, in_memory, settle},
     table::Table,
 };
 
@@ -19,7 +19,7 @@ const DELAY: Duration = Duration::from_millis(100);
 
 fn behind(settings: WriteBehind) -> (Cache, Table, Repository<Table>) {
     // Memory alone: what is promised here is promised of time, which stands still.
-    let (cache, table) = (Cache::in_memory(), Table::default());
+    let (cache, table) = (in_memory(), Table::default());
     let users = cache
         .repository("user", table.clone())
         .write_behind(settings);
@@ -237,7 +237,7 @@ impl Source for Transactions {
 
 #[tokio::test(start_paused = true)]
 async fn writes_are_done_in_batches_and_a_bad_row_keeps_no_other_from_being_written() {
-    let (cache, source) = (Cache::in_memory(), Transactions::default());
+    let (cache, source) = (in_memory(), Transactions::default());
     let users = cache
         .repository("user", source.clone())
         .write_behind(WriteBehind::new().batch(4));
@@ -394,7 +394,7 @@ impl Source for Slow {
 
 #[tokio::test(start_paused = true)]
 async fn after_close_the_source_has_the_last_of_a_hundred_thousand_values() {
-    let (cache, source) = (Cache::in_memory(), Slow::new(7));
+    let (cache, source) = (in_memory(), Slow::new(7));
     let users = cache.repository("user", source.clone()).write_behind(
         WriteBehind::new().pauses(Duration::from_millis(5), Duration::from_millis(50)),
     );
@@ -445,7 +445,7 @@ fn lost_when_killed(moment: u64) -> usize {
         .unwrap();
     let (saving, written) = (saved.clone(), source.clone());
     let killed_at = runtime.block_on(async move {
-        let cache = Cache::in_memory();
+        let cache = in_memory();
         let users = cache
             .repository("user", written)
             .write_behind(WriteBehind::new());

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tower_response_cache::{Repository, Selector};
 
 use crate::{
-    support::{in_memory, settle},
+    support::{eventually, in_memory, settle},
     table::Table,
 };
 
@@ -20,8 +20,9 @@ async fn reading(
     key: u64,
 ) -> tokio::task::JoinHandle<Option<u64>> {
     table.hold_reads();
-    let users = users.clone();
+    let (users, before) = (users.clone(), table.loads().len());
     let read = tokio::spawn(async move { found(&users, key).await });
+    eventually("it reads", || table.loads().len() > before).await;
     settle().await;
     read
 }

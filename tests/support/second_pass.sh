@@ -16,11 +16,6 @@ left_out() {
 # Tests of what is another thing with Redis.
 skipped=(
     # Layers whose `partition_by` has one name share what is in Redis, as the name says.
-    # They wait for other tasks, and not yet for what Redis answers.
-    --skip a_load_for_many_that_was_outrun_is_kept
-    --skip stale_windows_and_refreshing_ahead_are_those_of_values
-    --skip two_who_ask_for_the_same_keys_in_another_order
-    --skip a_load_under_way_never_brings_back_what_was_there
     --skip layers_with_closures_of_their_own_share_nothing_and_clones_do
 )
 
