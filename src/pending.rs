@@ -496,6 +496,14 @@ impl Pending {
         None
     }
 
+    /// Waits until other nodes know of the invalidations that this one does, as far as that takes no longer
+    /// than a look-up may: what is filled then is newer than they are everywhere.
+    pub(crate) async fn settled(&self) {
+        if let (Some(remote), Some(end)) = (self.cache.remote(), self.remote_until) {
+            remote.settled(end).await;
+        }
+    }
+
     /// It may ask the remote store once more.
     pub(crate) fn ask_again(&mut self) {
         self.remote_until = self.remote_until.map(|_| after(DEADLINE));

@@ -83,6 +83,7 @@ where
                     return Turn::Answered(response);
                 }
             }
+            self.pending.settled().await;
             guard
                 .flight()
                 .begin_fill(self.pending.cache.log().sequence());

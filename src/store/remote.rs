@@ -214,6 +214,14 @@ impl Remote {
         self.inner.sure_until()
     }
 
+    /// Waits until other nodes know of the invalidations that this one does, or cannot be told; until then
+    /// at the longest.
+    pub(crate) async fn settled(&self, end: Instant) {
+        if let Some(coherence) = &self.inner.coherence {
+            until(end, coherence.settled()).await;
+        }
+    }
+
     /// Where the log that nodes share is.
     pub(super) fn channel(&self) -> Option<&Arc<dyn Channel>> {
         Some(self.inner.coherence.as_ref()?.channel())

@@ -33,6 +33,7 @@ use crate::{
     random::fraction,
     scope::Reading,
     status::Reason,
+    store::remote::DEADLINE,
     timer::{after, until, within},
 };
 
@@ -445,6 +446,9 @@ impl<V: CachedValue> Lead<V> {
         if found.is_none() && cache.may_fetch_value() {
             let origin = guard.flight().origin();
             found = Box::pin(cache.fetch_value(key, origin)).await;
+            if let (None, Some(remote)) = (&found, cache.remote()) {
+                remote.settled(after(DEADLINE)).await;
+            }
             // Nothing was read for it before now: no earlier invalidation concerns what it brings.
             guard.flight().begin_fill(cache.log().sequence());
         }

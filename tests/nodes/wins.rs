@@ -249,3 +249,24 @@ async fn what_is_read_from_redis_is_never_older_than_what_all_were_told() {
         assert_eq!(deaf.shows(&path).await, version, "at once");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_filled_right_after_an_invalidation_is_a_hit_on_other_nodes() {
+    let (server, data) = (RedisServer::start(), Data::default());
+    let one = Node::connected(Cache::redis(server.url(), "after"), &data).await;
+    let other = Node::connected(Cache::redis(server.url(), "after"), &data).await;
+    for version in 1..=20 {
+        data.set(version);
+        // As a client does that reads what it has just changed.
+        let done = one.cache.invalidate(Selector::tag("data"));
+        assert_eq!(one.shows("/page").await, version);
+        one.is_written().await;
+        done.everywhere().await.expect("told");
+        assert_eq!(other.shows("/page").await, version);
+        assert_eq!(
+            other.origin.calls(),
+            0,
+            "what the other node has made is as new"
+        );
+    }
+}

@@ -50,12 +50,18 @@ impl Coherence {
 
     pub(super) fn has_begun_anew(&self, number: u64) {
         self.counters.begun_anew.raise();
+        let is_first = self.caught() == 0;
         self.hear(&record::EVERYTHING, number);
         self.channel.seen().is_lost.store(false, Ordering::Release);
-        tracing::warn!(
-            target: "tower_response_cache",
-            "the invalidation log in the remote store was empty or had lost something: nothing that is older is used any more"
-        );
+        if is_first {
+            // Or one that was lost before this node came, which is the same to it.
+            tracing::debug!(target: "tower_response_cache", "the invalidation log in the remote store is begun");
+        } else {
+            tracing::warn!(
+                target: "tower_response_cache",
+                "the invalidation log in the remote store was empty or had lost something: nothing that is older is used any more"
+            );
+        }
     }
 
     /// What a look-up has brought is to be judged by all that is known when it was asked for: makes

@@ -66,6 +66,22 @@ impl Coherence {
         until(end, told).await.unwrap_or_else(|| Err(late()))
     }
 
+    /// Waits until all records of this node are told, or cannot be. What is filled after that is newer than
+    /// they are for other nodes, too; before, only this node knows that.
+    pub(crate) async fn settled(&self) {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            {
+                let own = self.own();
+                if own.waiting.is_empty() || own.why.is_some() {
+                    return;
+                }
+            }
+            changed.await;
+        }
+    }
+
     /// The shared number of a record of this node, as soon as it has one.
     pub(crate) async fn number_of(&self, sequence: u64) -> u64 {
         loop {
