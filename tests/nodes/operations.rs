@@ -21,6 +21,26 @@ fn acl(server: &RedisServer, rules: &[&str]) {
 async fn comes_back(server: &RedisServer, node: &Node) {
     let killed = server.command(&["CLIENT", "KILL", "USER", "cache"]);
     assert!(killed.integer() > 0, "{killed:?}");
+    // Two that carry commands and one on which messages come; the node may not know yet that the others
+    // are gone.
+    let has_new = || {
+        let list = server.command(&["CLIENT", "LIST"]);
+        list.text().matches(" user=cache ").count() == 3
+    };
+    eventually("there are new ones", has_new).await;
+    let is_told = async || {
+        let done = node.cache.invalidate(Selector::tag("nothing has it"));
+        done.everywhere().await.is_ok()
+    };
+    let told = async {
+        while !is_told().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    let told = tokio::time::timeout(Duration::from_secs(30), told).await;
+    told.expect("the new ones are used");
+    let is_good = || node.cache.health().is_good();
+    eventually("they are used", is_good).await;
     node.hears().await;
 }
 
