@@ -417,9 +417,13 @@ impl Pending {
             path,
             key: &self.key,
             request,
-            // However lately it is read, every fill of this node is newer; but not what was due.
+            // However lately it is read, every fill of this node is newer; but not what was due, nor what
+            // was invalidated, which is still in memory.
             origin: Origin {
-                fill: self.due().map_or(0, |due| due.origin.fill),
+                fill: self
+                    .due()
+                    .or(self.invalidated_hint())
+                    .map_or(0, |known| known.origin.fill),
                 ..origin
             },
             local: self.local.as_deref(),
@@ -507,6 +511,12 @@ impl Pending {
     /// It may ask the remote store once more.
     pub(crate) fn ask_again(&mut self) {
         self.remote_until = self.remote_until.map(|_| after(DEADLINE));
+    }
+
+    /// What memory had, where that was invalidated.
+    fn invalidated_hint(&self) -> Option<&Arc<Entry>> {
+        let hint = self.hint.as_ref()?;
+        (hint.verdict(self.cache.log()) == Verdict::Unusable).then_some(hint)
     }
 
     /// What memory has and the remote store may have something newer for.
