@@ -171,7 +171,10 @@ impl Coherence {
             }
             own.told.push_back((now, selector.clone()));
         }
-        own.numbers.push_back((last, added.number));
+        // What was only told again has a number already.
+        if last > 0 {
+            own.numbers.push_back((last, added.number));
+        }
         if own.numbers.len() > MAX_NUMBERS {
             own.numbers.pop_front();
         }
