@@ -86,10 +86,9 @@ fn main() -> ExitCode {
     #[cfg(feature = "redis")]
     {
         let arguments: Vec<String> = std::env::args().collect();
-        let number = |text: &str| text.parse().expect("a number");
         if let [_, side, size, tasks, ..] = arguments.as_slice() {
-            if side.starts_with("--") {
-                redis_hit::profile(side, number(size), number(tasks));
+            if let (Ok(size), Ok(tasks)) = (size.parse(), tasks.parse()) {
+                redis_hit::profile(side, size, tasks);
                 return ExitCode::SUCCESS;
             }
         }

@@ -230,6 +230,8 @@ pub(crate) struct Entry {
     pub(crate) body: Bytes,
     /// What the head has allocated; an entry is weighed more than once.
     fields: usize,
+    /// The body is a part of something larger, which it keeps alive.
+    pub(crate) is_slice: bool,
     watched: Watched,
 }
 
@@ -260,6 +262,22 @@ impl Watched {
             asked: AtomicU64::new(0),
             cost: 0,
             ahead_from: AtomicU64::new(0),
+        }
+    }
+
+    /// The same, as it is now.
+    fn again(&self) -> Self {
+        let again = |number: &AtomicU64| AtomicU64::new(number.load(Ordering::Relaxed));
+        Self {
+            origin: self.origin.clone(),
+            frame: self.frame,
+            record: self.record,
+            checked: again(&self.checked),
+            stale_since: again(&self.stale_since),
+            memory_until: again(&self.memory_until),
+            asked: again(&self.asked),
+            cost: self.cost,
+            ahead_from: again(&self.ahead_from),
         }
     }
 
@@ -356,7 +374,19 @@ impl Entry {
             fields: head.heap_size(),
             head,
             body,
+            is_slice: false,
             watched: Watched::new(origin),
+        }
+    }
+
+    /// The same with a body in bytes of its own.
+    pub(crate) fn with_own_body(&self) -> Self {
+        Self {
+            head: self.head.clone(),
+            body: Bytes::copy_from_slice(&self.body),
+            is_slice: false,
+            watched: self.watched.again(),
+            ..*self
         }
     }
 

@@ -23,8 +23,6 @@
 //! Each change of this layout raises [`VERSION`]: releases that read each other's frames meet in the
 //! same store.
 
-use std::hash::Hasher;
-
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, StatusCode, Version};
 use twox_hash::XxHash3_64;
@@ -76,8 +74,8 @@ const MAX_NAMES: u16 = 64;
 /// How many groups or tags a response may have, and how long they and a validator may be.
 const MAX_TAGS: u16 = 64;
 pub(crate) const MAX_TEXT: usize = 256;
-/// A body is copied and hashed in pieces that are still in the nearest cache when they are hashed.
-const PIECE: usize = 16 << 10;
+/// A longer body is not copied before it is served.
+const SHORT: usize = 16 << 10;
 /// Times above this are none; so no sum of them overflows.
 const MAX_TIME: Millis = 1 << 50;
 
@@ -121,16 +119,17 @@ pub(crate) struct ResponseFrame {
     head: u64,
 }
 
-/// By what a frame is known again: the checksums of its head, which holds the key, the times and
-/// the writer, and of its body.
+/// By what a frame is known again: its length, and the checksum of its head, which holds the key, the times,
+/// the writer, and the checksum of the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Mark {
     head: u64,
-    body: u64,
+    body: usize,
 }
 
 impl Mark {
-    /// Whether `frame` is the one again that was stored for `key`, undamaged.
+    /// Whether `frame` is the one again that was stored for `key`. Its body may be damaged: what is served is
+    /// what memory has.
     pub(crate) fn is_of(self, key: &[u8], frame: &[u8]) -> bool {
         let Some(start) = frame.strip_prefix(MAGIC) else {
             return false;
@@ -145,10 +144,10 @@ impl Mark {
             return false;
         };
         let end = frame.len() - input.0.len();
-        checksum == self.head
+        input.0.len() == self.body
+            && checksum == self.head
             && XxHash3_64::oneshot(&frame[COVERED..end]) == checksum
             && Input(head).long() == Ok(key)
-            && XxHash3_64::oneshot(&frame[end..]) == self.body
     }
 }
 
@@ -156,34 +155,25 @@ impl ResponseFrame {
     pub(crate) fn mark(&self) -> Mark {
         Mark {
             head: self.head,
-            body: self.checksum,
+            body: self.body.len(),
         }
     }
 
-    /// The body in bytes of its own: a slice would keep a connection's large buffer alive.
+    /// The body, and whether it is a slice of what was read, which keeps a connection's large buffer alive:
+    /// a long one is, to be copied when nobody waits for it.
     ///
     /// # Errors
     ///
     /// [`FrameFault::Damaged`] when these are not the bytes that were written.
-    pub(crate) fn copy_body(&self) -> Result<Bytes, FrameFault> {
-        let mut copy = Vec::with_capacity(self.body.len());
-        // Of the copy: it is what will be served.
-        let checksum = if self.body.len() <= PIECE {
-            copy.extend_from_slice(&self.body);
-            XxHash3_64::oneshot(&copy)
-        } else {
-            let mut hasher = XxHash3_64::new();
-            for piece in self.body.chunks(PIECE) {
-                let start = copy.len();
-                copy.extend_from_slice(piece);
-                hasher.write(&copy[start..]);
-            }
-            hasher.finish()
+    pub(crate) fn checked_body(&self) -> Result<(Bytes, bool), FrameFault> {
+        let is_slice = self.body.len() > SHORT;
+        let body = match is_slice {
+            true => self.body.clone(),
+            false => Bytes::copy_from_slice(&self.body),
         };
-        if checksum == self.checksum {
-            Ok(copy.into())
-        } else {
-            Err(FrameFault::Damaged)
+        match XxHash3_64::oneshot(&body) == self.checksum {
+            true => Ok((body, is_slice)),
+            false => Err(FrameFault::Damaged),
         }
     }
 }
@@ -283,7 +273,7 @@ pub(crate) fn encode_rule(key: &[u8], names: &[HeaderName]) -> Bytes {
 
 /// Reads a frame that was stored for `key` and has at most `limit` bytes.
 ///
-/// Bytes of the body are not looked at: [`ResponseFrame::copy_body`] checks them.
+/// Bytes of the body are not looked at: [`ResponseFrame::checked_body`] checks them.
 ///
 /// # Errors
 ///

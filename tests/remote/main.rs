@@ -19,4 +19,5 @@ mod redis_values;
 mod refreshing;
 mod scripted;
 mod scripted_more;
+mod slices;
 mod values;

@@ -41,7 +41,7 @@ impl ValueFrame {
     pub(crate) fn mark(&self) -> Mark {
         Mark {
             head: self.head,
-            body: self.checksum,
+            body: self.body.len(),
         }
     }
 

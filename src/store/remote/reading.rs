@@ -228,7 +228,8 @@ impl Inner {
         remaining: Option<Duration>,
         origin: Origin,
     ) -> Result<Entry, Missing> {
-        let (body, mark) = (frame.copy_body()?, frame.mark());
+        let (body, is_slice) = frame.checked_body()?;
+        let mark = frame.mark();
         let times = [
             frame.response_time,
             frame.initial_age,
@@ -258,6 +259,7 @@ impl Inner {
         };
         let mut entry = Entry::new(Arc::new(head), body, origin);
         entry.frame = Some(mark);
+        entry.is_slice = is_slice;
         entry.answer_until(self.memory_until(lifetime.response_time));
         Ok(entry)
     }
