@@ -26,6 +26,7 @@ pub(crate) mod record;
 pub(crate) mod redis;
 pub(crate) mod remote;
 pub(crate) mod seal;
+pub(crate) mod walk;
 
 /// Where a frame is kept.
 ///

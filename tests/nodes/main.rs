@@ -23,6 +23,8 @@ mod operations;
 #[cfg(feature = "redis")]
 mod pending;
 #[cfg(feature = "redis")]
+mod purging;
+#[cfg(feature = "redis")]
 mod sentinel;
 #[cfg(feature = "redis")]
 mod values;

@@ -27,6 +27,7 @@ mod log;
 mod redis_server;
 
 mod faults;
+mod walking;
 
 use redis_server::RedisServer;
 
