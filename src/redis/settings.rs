@@ -276,7 +276,7 @@ mod tests {
     fn settings_are_read_from_a_file() {
         let settings = read(
             r#"{"url": "redis://h", "namespace": "shop", "user": "me", "password": "s/e@c", "pool_size": 4,
-                "version": "1.2", "memory_ttl": "500ms"}"#,
+                "version": "1.2", "memory_ttl": "500ms", "purge_invalidated": true}"#,
         )
         .unwrap();
         assert_eq!(settings.given.url, "redis://h");
@@ -286,6 +286,7 @@ mod tests {
         assert_eq!(settings.given.pool_size, 4);
         assert_eq!(settings.version.as_deref(), Some("1.2"));
         assert_eq!(settings.memory_ttl, Some(Duration::from_millis(500)));
+        assert_eq!(settings.purges(), Some(true));
         let shown = format!(
             "{settings:?} {:?}",
             Cache::builder().redis_settings(settings.clone())
@@ -299,6 +300,7 @@ mod tests {
             (&None, POOL_SIZE)
         );
         assert_eq!(settings.memory_ttl, Some(Duration::from_secs(2)));
+        assert_eq!(settings.purges(), None, "as the builder says");
     }
 
     #[test]
@@ -319,6 +321,7 @@ mod tests {
             (r#"{"url": ["redis://:hunter2@h"]}"#, "expected a text"),
             (r#"{"pool_size": -1}"#, "expected usize"),
             (r#"{"memory_ttl": "soon"}"#, "expected a duration such as"),
+            (r#"{"purge_invalidated": "yes"}"#, "expected a boolean"),
             (r#"{"memory_ttl": -1}"#, "expected a duration such as"),
             ("[]", "expected settings of Redis"),
         ] {

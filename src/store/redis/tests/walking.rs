@@ -12,7 +12,7 @@ use crate::store::{
 
 const LIFE: Duration = Duration::from_secs(600);
 
-fn turn(token: u64, number: u64) -> Turn<'static> {
+pub(super) fn turn(token: u64, number: u64) -> Turn<'static> {
     Turn {
         version: None,
         token,
