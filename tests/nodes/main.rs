@@ -27,6 +27,10 @@ mod purging;
 #[cfg(feature = "redis")]
 mod sentinel;
 #[cfg(feature = "redis")]
+mod suite;
+#[cfg(feature = "redis")]
 mod values;
+#[cfg(feature = "redis")]
+mod versions;
 #[cfg(feature = "redis")]
 mod wins;
