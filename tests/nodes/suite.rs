@@ -196,10 +196,7 @@ async fn below_the_floor_everything_is_a_miss_and_above_it_nothing_is_wherever_i
         }
         data.set(2);
         told(&node, Selector::tag("nothing")).await;
-        assert!(
-            node.cache.stats().forgotten_records() > 0,
-            "{place:?}"
-        );
+        assert!(node.cache.stats().forgotten_records() > 0, "{place:?}");
         assert_eq!(node.shows("/below").await, 2, "{place:?}");
         assert_eq!(node.shows("/above").await, 1, "{place:?}");
     }
