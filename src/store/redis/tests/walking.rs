@@ -29,7 +29,7 @@ async fn what_was_replaced_since_it_was_judged_stays() {
     let found = store.names(None, &Place::default()).await.unwrap();
     let name = store.name_of(&KEY);
     assert_eq!((found.names, found.next), (vec![name.clone()], None));
-    let judged = store.starts(&[name.clone()], 5).await.unwrap();
+    let judged = store.starts(std::slice::from_ref(&name), 5).await.unwrap();
     assert_eq!(judged, [FRAME.slice(..5)]);
     let those = [(name.clone(), judged[0].clone())];
     store
