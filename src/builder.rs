@@ -9,7 +9,9 @@ use crate::{
     clock::{Clock, SystemClock},
     entry::millis,
     error::BuildError,
-    store::{Store, coherence::Channel, memory::Memory, remote::RemoteSettings, seal::Seal},
+    store::{
+        Store, coherence::Channel, memory::Memory, remote::RemoteSettings, seal::Seal, walk::Walk,
+    },
     values::checked_ttl,
 };
 
@@ -63,6 +65,8 @@ pub struct CacheBuilder {
     seal: Option<Seal>,
     memory_ttl: Option<Duration>,
     channel: Option<Arc<dyn Channel>>,
+    purge_invalidated: bool,
+    purge: Option<Arc<dyn Walk>>,
     #[cfg(feature = "test-util")]
     is_alone: bool,
     value_ttl: Duration,
@@ -96,6 +100,8 @@ impl Default for CacheBuilder {
             seal: None,
             memory_ttl: None,
             channel: None,
+            purge_invalidated: false,
+            purge: None,
             #[cfg(feature = "test-util")]
             is_alone: false,
             value_ttl: VALUE_TTL,
@@ -157,6 +163,36 @@ impl CacheBuilder {
     /// reached, memory answers to the end of its life.
     pub fn memory_ttl(mut self, ttl: Duration) -> Self {
         self.memory_ttl = Some(ttl);
+        self
+    }
+
+    /// Whether what was invalidated is taken out of Redis, in the background. Default: no; without meaning
+    /// where there is no Redis.
+    ///
+    /// An invalidation searches and deletes nothing: what it selects cannot be used any more, is replaced when
+    /// it is asked for again, and otherwise takes room in Redis to the end of its life. That is right where lives
+    /// are short, or Redis evicts. Where they are long and room is dear, this frees it: a second or two after an
+    /// invalidation one of the nodes walks through all keys of the namespace and [`version`](Self::version)
+    /// (`SCAN`, on every primary of a cluster), reads the first kilobyte of each, and takes out (`UNLINK`) what no
+    /// node can use. What became stale by a soft invalidation stays.
+    ///
+    /// One node walks at a time, nine tenths of that time it rests, and it stops where the link or Redis is in
+    /// trouble. Counted in [`RemoteStats::purged`](crate::RemoteStats::purged). Of [sealed](Self::seal) frames,
+    /// which have to be read as a whole, those above 64 KiB stay. The user of Redis needs `+scan` for it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_response_cache::Cache;
+    ///
+    /// # #[cfg(feature = "redis")] {
+    /// let cache = Cache::redis("redis://127.0.0.1", "shop").purge_invalidated(true).build()?;
+    /// assert_eq!(cache.stats().remote().purged(), 0);
+    /// # }
+    /// # Ok::<(), tower_response_cache::BuildError>(())
+    /// ```
+    pub fn purge_invalidated(mut self, purge: bool) -> Self {
+        self.purge_invalidated = purge;
         self
     }
 
@@ -299,11 +335,15 @@ impl CacheBuilder {
         if let Some(redis) = self.redis.take() {
             let store = redis.store(self.clock.clone())?;
             self.channel = Some(store.clone());
+            if self.purge_invalidated {
+                self.purge = Some(store.clone());
+            }
             self.store = Some(store);
         }
         #[cfg(feature = "test-util")]
         if self.is_alone {
             self.channel = None;
+            self.purge = None;
         }
         #[cfg(feature = "test-util")]
         if let Some(Wrap(wrap)) = self.wrap.take() {
@@ -314,10 +354,11 @@ impl CacheBuilder {
 
     fn assemble(self) -> Cache {
         let (seal, version, memory_ttl) = (self.seal, self.version, self.memory_ttl);
-        let channel = self.channel;
+        let (channel, purge) = (self.channel, self.purge);
         let remote = self.store.map(|store| RemoteSettings {
             store,
             channel,
+            purge,
             seal,
             version,
             memory_ttl,

@@ -333,6 +333,7 @@ impl Cache {
         let remote = self.remote();
         if let Some(coherence) = remote.and_then(Remote::coherence) {
             let sequence = coherence.invalidate(selector);
+            remote.inspect(|remote| remote.start_purger());
             return Invalidated::new(sequence, Others::Told(coherence.clone()));
         }
         let others = remote.map_or(Others::Nobody, |_| Others::Untold);

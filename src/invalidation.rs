@@ -194,15 +194,12 @@ impl Numbers {
         number
     }
 
-    /// Of what started at `sequence` and is selected by this.
-    fn judge(&self, sequence: Sequence) -> Verdict {
-        if self.hard.outruns(sequence) {
+    /// Of what is selected by this and older than the numbers that `outruns` says.
+    fn judge(&self, outruns: &impl Fn(&Number) -> bool) -> Verdict {
+        if outruns(&self.hard) {
             return Verdict::Unusable;
         }
-        let outran = self
-            .soft
-            .iter()
-            .filter(|soft| soft.number.outruns(sequence));
+        let outran = self.soft.iter().filter(|soft| outruns(&soft.number));
         let since = outran.map(|soft| soft.at).min();
         since.map_or(Verdict::Usable, Verdict::Stale)
     }
@@ -376,6 +373,17 @@ impl Log {
         records.judge(sequence, subject, names, since)
     }
 
+    /// Whether no node that knows the shared log may use what started at this shared number.
+    ///
+    /// What only this node knows says nothing of others; and of records that have left, nobody knows
+    /// any more what they selected.
+    pub(crate) fn is_over_for_all(&self, shared: u64, subject: &Subject, names: Names<'_>) -> bool {
+        let records = self.records.read().unwrap_or_else(PoisonError::into_inner);
+        let outruns = |number: &Number| shared < number.shared;
+        let no_floor = (&Number::default(), &[][..]);
+        records.judge_by(&outruns, no_floor, subject, names, 0) == Verdict::Unusable
+    }
+
     pub(crate) fn size(&self) -> LogSize {
         let records = self.records.read().unwrap_or_else(PoisonError::into_inner);
         LogSize {
@@ -454,20 +462,29 @@ impl Records {
         names: Names<'_>,
         since: u64,
     ) -> Verdict {
-        if self.floor.outruns(sequence) {
+        let outruns = |number: &Number| number.outruns(sequence);
+        let floors = (&self.floor, &self.floors[..]);
+        self.judge_by(&outruns, floors, subject, names, since)
+    }
+
+    fn judge_by(
+        &self,
+        outruns: &impl Fn(&Number) -> bool,
+        (floor, floors): (&Number, &[Number]),
+        subject: &Subject,
+        names: Names<'_>,
+        since: u64,
+    ) -> Verdict {
+        if outruns(floor) {
             return Verdict::Unusable;
         }
-        let mut verdict = self.all.judge(sequence);
-        let floors = &self.floors;
+        let mut verdict = self.all.judge(outruns);
         let mut look = |target: Target| {
-            if floors
-                .get(bucket(target))
-                .is_some_and(|floor| floor.outruns(sequence))
-            {
+            if floors.get(bucket(target)).is_some_and(outruns) {
                 verdict = Verdict::Unusable;
             }
             if let Some(numbers) = self.by_target.get(&target) {
-                verdict = verdict.and(numbers.judge(sequence));
+                verdict = verdict.and(numbers.judge(outruns));
             }
         };
         if !self.by_target.is_empty() || !floors.is_empty() {
@@ -488,7 +505,7 @@ impl Records {
         }
         let patterns = self.patterns.iter().rev();
         for record in patterns.take_while(|record| record.generation > since) {
-            let judged = record.numbers.judge(sequence);
+            let judged = record.numbers.judge(outruns);
             let is_of_it = || record.space == subject.space && record.pattern.fits(&subject.name);
             let is_made_of_it = || {
                 let mut made_of = names.tags.iter().filter_map(|tag| Dependency::of(tag));

@@ -323,7 +323,7 @@ pub(crate) fn is_of_value(key: &[u8]) -> bool {
 }
 
 /// The parts that were written into a key.
-fn parts_of(mut bytes: &[u8]) -> impl Iterator<Item = (Part, &[u8])> {
+pub(crate) fn parts_of(mut bytes: &[u8]) -> impl Iterator<Item = (Part, &[u8])> {
     std::iter::from_fn(move || {
         let (head, rest) = bytes.split_first_chunk::<HEAD>()?;
         let len = u32::from_le_bytes([head[1], head[2], head[3], head[4]]) as usize;

@@ -131,9 +131,9 @@ impl CacheBuilder {
 
     /// The same by settings that may come from a file. Default: none.
     ///
-    /// Their version and their life in memory, where they have them, take the place of
-    /// [`version`](Self::version) and [`memory_ttl`](Self::memory_ttl). Errors come from
-    /// [`build`](Self::build).
+    /// Their version, their life in memory and whether they purge, where they say so, take the place of
+    /// [`version`](Self::version), [`memory_ttl`](Self::memory_ttl) and
+    /// [`purge_invalidated`](Self::purge_invalidated). Errors come from [`build`](Self::build).
     ///
     /// # Examples
     ///
@@ -153,6 +153,9 @@ impl CacheBuilder {
         }
         if let Some(ttl) = settings.life_in_memory() {
             self = self.memory_ttl(ttl);
+        }
+        if let Some(purge) = settings.purges() {
+            self = self.purge_invalidated(purge);
         }
         self.redis = Some(settings.into());
         self

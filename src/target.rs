@@ -2,9 +2,14 @@
 //!
 //! Digests serve as keys of the invalidation log, because a collision only makes one more miss.
 
-use std::{borrow::Cow, hash::Hasher, sync::Arc};
+use std::{borrow::Cow, hash::Hasher, str, sync::Arc};
 
-use crate::key::{hasher, normal_authority};
+use smallvec::SmallVec;
+
+use crate::{
+    dependencies::name_of,
+    key::{Part, hasher, normal_authority, parts_of},
+};
 
 /// An authority, a path and a query, as far as they are known.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +107,45 @@ impl Subject {
     }
 }
 
+/// What the key of an entry says of it, for somebody who does not know the layer that has stored it.
+pub(crate) struct Keyed<'k> {
+    /// The path of a response, the name of a value.
+    pub(crate) path: &'k str,
+    /// As one of these it was stored: whether authority and query are told apart is not in the key.
+    pub(crate) subjects: SmallVec<[Subject; 4]>,
+}
+
+impl<'k> Keyed<'k> {
+    pub(crate) fn of(key: &'k [u8]) -> Option<Self> {
+        let (mut authority, mut path, mut query) = (None, None, None);
+        for (part, bytes) in parts_of(key) {
+            let text = || str::from_utf8(bytes).ok();
+            match part {
+                Part::Value => {
+                    let text = text()?;
+                    return Some(Self {
+                        path: name_of(text),
+                        subjects: SmallVec::from_iter([Subject::value(text)]),
+                    });
+                }
+                Part::Authority => authority = text(),
+                Part::Path => path = text(),
+                Part::Query => query = text(),
+                _ => {}
+            }
+        }
+        let path = path?;
+        let mut subjects = SmallVec::new();
+        for query in [Some(query), None] {
+            subjects.push(Subject::response(Some(authority), path, query));
+            if authority.is_none() {
+                subjects.push(Subject::response(None, path, query));
+            }
+        }
+        Some(Self { path, subjects })
+    }
+}
+
 impl Target {
     /// Everything with this name, whatever else is in its key.
     pub(crate) fn named(space: Space, name: &str) -> Self {
@@ -178,6 +222,7 @@ fn digest_of<'p>(parts: impl Iterator<Item = (u8, &'p [u8])>) -> Target {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::{Key, KeyParts};
 
     fn stored(authority: Option<Option<&str>>, path: &str, query: Option<Option<&str>>) -> Target {
         Subject::response(authority, path, query).target
@@ -229,6 +274,42 @@ mod tests {
         ];
         for (at, target) in all.iter().enumerate() {
             assert!(!all[..at].contains(target), "row {at}");
+        }
+    }
+
+    #[test]
+    fn a_key_says_as_what_its_entry_may_have_been_stored() {
+        let parts = |authority: Option<&'static str>, query: Option<&'static str>| KeyParts {
+            authority: authority.map(|it| it.as_bytes().into()),
+            path: "/a",
+            query: query.map(Into::into),
+            ..KeyParts::default()
+        };
+        for authority in [Some("h"), None] {
+            for query in [Some("q"), Some(""), None] {
+                let key = parts(authority, query).write().to_key();
+                let keyed = Keyed::of(&key.bytes).expect("a key of a response");
+                assert_eq!(keyed.path, "/a");
+                let targets: Vec<_> = keyed.subjects.iter().map(|it| it.target).collect();
+                let mut expected = vec![
+                    stored(Some(authority), "/a", Some(query)),
+                    stored(Some(authority), "/a", None),
+                ];
+                if authority.is_none() {
+                    expected.push(stored(None, "/a", Some(query)));
+                    expected.push(stored(None, "/a", None));
+                }
+                assert_eq!(targets.len(), expected.len());
+                assert!(expected.iter().all(|target| targets.contains(target)));
+            }
+        }
+        let key = Key::of_value("user:42:x");
+        let keyed = Keyed::of(&key.bytes).expect("a key of a value");
+        let expected = Subject::value("user:42:x");
+        assert_eq!((keyed.path, keyed.subjects.len()), ("user", 1));
+        assert_eq!(keyed.subjects[0].target, expected.target);
+        for other in [&b""[..], b"x", &key.bytes[..7]] {
+            assert!(Keyed::of(other).is_none(), "{other:?}");
         }
     }
 }

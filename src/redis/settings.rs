@@ -22,6 +22,7 @@ use crate::store::redis::Given;
 /// | `user`, `password` | beside the URL nothing in them is encoded; not both there and here |
 /// | `pool_size` | 1 to 64, 2 where it is left out |
 /// | `version` | see [`CacheBuilder::version`](crate::CacheBuilder::version) |
+/// | `purge_invalidated` | `true` or `false`, see [`CacheBuilder::purge_invalidated`](crate::CacheBuilder::purge_invalidated) |
 /// | `memory_ttl` | `"5s"`, `"500ms"`, `"2m"`, `"1h"`, or a number of seconds, see [`CacheBuilder::memory_ttl`](crate::CacheBuilder::memory_ttl) |
 ///
 /// The first two are needed; a field that is not known is an error. What the values mean is checked by
@@ -54,6 +55,7 @@ pub struct RedisSettings {
     given: Given,
     version: Option<String>,
     memory_ttl: Option<Duration>,
+    purge_invalidated: Option<bool>,
 }
 
 impl RedisSettings {
@@ -69,6 +71,7 @@ impl RedisSettings {
             },
             version: None,
             memory_ttl: None,
+            purge_invalidated: None,
         }
     }
 
@@ -102,6 +105,13 @@ impl RedisSettings {
         self
     }
 
+    /// See [`CacheBuilder::purge_invalidated`](crate::CacheBuilder::purge_invalidated). Default: that of the
+    /// builder.
+    pub fn purge_invalidated(mut self, purge: bool) -> Self {
+        self.purge_invalidated = Some(purge);
+        self
+    }
+
     pub(super) fn into_given(self) -> Given {
         self.given
     }
@@ -113,6 +123,10 @@ impl RedisSettings {
     pub(super) fn life_in_memory(&self) -> Option<Duration> {
         self.memory_ttl
     }
+
+    pub(super) fn purges(&self) -> Option<bool> {
+        self.purge_invalidated
+    }
 }
 
 /// The URL may hold a password.
@@ -122,6 +136,7 @@ impl fmt::Debug for RedisSettings {
             .field("given", &self.given)
             .field("version", &self.version)
             .field("memory_ttl", &self.memory_ttl)
+            .field("purge_invalidated", &self.purge_invalidated)
             .finish()
     }
 }
@@ -134,6 +149,7 @@ const FIELDS: &[&str] = &[
     "pool_size",
     "version",
     "memory_ttl",
+    "purge_invalidated",
 ];
 
 // By hand, as the derive of serde would be a dependency more.
@@ -170,6 +186,7 @@ impl<'de> Visitor<'de> for Reader {
             (None::<Secret>, None::<String>, None::<usize>);
         let (mut user, mut password) = (None::<Option<String>>, None::<Option<Secret>>);
         let (mut version, mut memory_ttl) = (None::<Option<String>>, None::<Option<Humane>>);
+        let mut purge_invalidated = None::<Option<bool>>;
         while let Some(field) = map.next_key::<String>()? {
             match field.as_str() {
                 "url" => once(&mut map, "url", &mut url)?,
@@ -179,6 +196,9 @@ impl<'de> Visitor<'de> for Reader {
                 "pool_size" => once(&mut map, "pool_size", &mut pool_size)?,
                 "version" => once(&mut map, "version", &mut version)?,
                 "memory_ttl" => once(&mut map, "memory_ttl", &mut memory_ttl)?,
+                "purge_invalidated" => {
+                    once(&mut map, "purge_invalidated", &mut purge_invalidated)?;
+                }
                 other => return Err(de::Error::unknown_field(other, FIELDS)),
             }
         }
@@ -191,6 +211,7 @@ impl<'de> Visitor<'de> for Reader {
         settings.given.pool_size = pool_size.unwrap_or(POOL_SIZE);
         settings.version = version.flatten();
         settings.memory_ttl = memory_ttl.flatten().map(|ttl| ttl.0);
+        settings.purge_invalidated = purge_invalidated.flatten();
         Ok(settings)
     }
 }
@@ -255,7 +276,7 @@ mod tests {
     fn settings_are_read_from_a_file() {
         let settings = read(
             r#"{"url": "redis://h", "namespace": "shop", "user": "me", "password": "s/e@c", "pool_size": 4,
-                "version": "1.2", "memory_ttl": "500ms"}"#,
+                "version": "1.2", "memory_ttl": "500ms", "purge_invalidated": true}"#,
         )
         .unwrap();
         assert_eq!(settings.given.url, "redis://h");
@@ -265,6 +286,7 @@ mod tests {
         assert_eq!(settings.given.pool_size, 4);
         assert_eq!(settings.version.as_deref(), Some("1.2"));
         assert_eq!(settings.memory_ttl, Some(Duration::from_millis(500)));
+        assert_eq!(settings.purges(), Some(true));
         let shown = format!(
             "{settings:?} {:?}",
             Cache::builder().redis_settings(settings.clone())
@@ -278,6 +300,7 @@ mod tests {
             (&None, POOL_SIZE)
         );
         assert_eq!(settings.memory_ttl, Some(Duration::from_secs(2)));
+        assert_eq!(settings.purges(), None, "as the builder says");
     }
 
     #[test]
@@ -298,6 +321,7 @@ mod tests {
             (r#"{"url": ["redis://:hunter2@h"]}"#, "expected a text"),
             (r#"{"pool_size": -1}"#, "expected usize"),
             (r#"{"memory_ttl": "soon"}"#, "expected a duration such as"),
+            (r#"{"purge_invalidated": "yes"}"#, "expected a boolean"),
             (r#"{"memory_ttl": -1}"#, "expected a duration such as"),
             ("[]", "expected settings of Redis"),
         ] {

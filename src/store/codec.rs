@@ -35,9 +35,13 @@ use crate::{
     status::FrameFault,
 };
 
+mod outline;
 mod value;
 
-pub(crate) use self::value::{ValueFrame, ValueHead, encode_value};
+pub(crate) use self::{
+    outline::{LONGEST_OUTLINE, Outline},
+    value::{ValueFrame, ValueHead, encode_value},
+};
 
 #[cfg(test)]
 mod golden;
@@ -282,20 +286,8 @@ pub(crate) fn decode(key: &[u8], frame: &Bytes, limit: usize) -> Result<Frame, F
     if frame.len() > limit {
         return Err(FrameFault::TooLarge);
     }
-    if !frame.starts_with(MAGIC) {
-        return Err(match MAGIC.starts_with(frame) {
-            true => FrameFault::Truncated,
-            false => FrameFault::Foreign,
-        });
-    }
-    let mut input = Input(&frame[MAGIC.len()..]);
-    let cut = |_| FrameFault::Truncated;
-    if input.u8().map_err(cut)? != VERSION {
-        return Err(FrameFault::Version);
-    }
-    let checksum = input.u64().map_err(cut)?;
-    let kind = input.u8().map_err(cut)?;
-    let mut head = Input(input.long().map_err(cut)?);
+    let (checksum, kind, mut input) = opening(frame)?;
+    let mut head = Input(input.long().map_err(|_| FrameFault::Truncated)?);
     let end = frame.len() - input.0.len();
     if XxHash3_64::oneshot(&frame[COVERED..end]) != checksum {
         return Err(FrameFault::Damaged);
@@ -309,6 +301,24 @@ pub(crate) fn decode(key: &[u8], frame: &Bytes, limit: usize) -> Result<Frame, F
         VALUE => head.value(frame, end, checksum).map(Frame::Value),
         _ => Err(FrameFault::Malformed),
     }
+}
+
+/// What stands in front of the head and its length: the checksum and the kind.
+fn opening(frame: &[u8]) -> Read<(u64, u8, Input<'_>)> {
+    if !frame.starts_with(MAGIC) {
+        return Err(match MAGIC.starts_with(frame) {
+            true => FrameFault::Truncated,
+            false => FrameFault::Foreign,
+        });
+    }
+    let mut input = Input(&frame[MAGIC.len()..]);
+    let cut = |_| FrameFault::Truncated;
+    if input.u8().map_err(cut)? != VERSION {
+        return Err(FrameFault::Version);
+    }
+    let checksum = input.u64().map_err(cut)?;
+    let kind = input.u8().map_err(cut)?;
+    Ok((checksum, kind, input))
 }
 
 fn start(out: &mut BytesMut, kind: u8, key: &[u8]) {

@@ -78,6 +78,9 @@ pub(crate) struct Coherence {
     writer: u64,
     /// All records up to this number are in the log of this node.
     caught: AtomicU64,
+    /// The highest number of a record that makes unusable.
+    hard: AtomicU64,
+    hardened: Notify,
     /// Until when that is known to be all there is, by the cache's clock.
     sure_until: AtomicU64,
     /// Own records up to this number, in the order of this node, were told.
@@ -126,6 +129,8 @@ impl Coherence {
             clock,
             writer,
             caught: AtomicU64::new(0),
+            hard: AtomicU64::new(0),
+            hardened: Notify::new(),
             sure_until: AtomicU64::new(0),
             told: AtomicU64::new(0),
             own: Mutex::default(),
@@ -156,6 +161,24 @@ impl Coherence {
     /// Up to which number every record is in the log of this node.
     pub(crate) fn caught(&self) -> u64 {
         self.caught.load(Ordering::Acquire)
+    }
+
+    /// The highest number of a record that makes something unusable, as soon as it is above `known` and every
+    /// record up to it is known here. For one who waits.
+    pub(crate) async fn hard_after(&self, known: u64) -> u64 {
+        loop {
+            let hard = self.hard.load(Ordering::Acquire);
+            if known < hard && hard <= self.caught() {
+                return hard;
+            }
+            self.hardened.notified().await;
+        }
+    }
+
+    fn note_hard(&self, number: u64) {
+        if self.hard.fetch_max(number, Ordering::AcqRel) < number {
+            self.hardened.notify_one();
+        }
     }
 
     /// Until when the log of this node is known to have all there is.
@@ -190,6 +213,7 @@ impl Coherence {
         let followed = self
             .caught
             .fetch_update(acquire, Ordering::Acquire, follows);
+        self.hardened.notify_one();
         followed.is_ok() || self.caught() >= number
     }
 }

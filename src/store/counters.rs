@@ -111,6 +111,13 @@ counters! {
     caught_up = "caught_up",
     /// How often the shared log was begun anew, because it was empty or had lost something.
     begun_anew = "begun_anew",
+    /// Entries that were taken out of the store because they had been invalidated; see
+    /// [`CacheBuilder::purge_invalidated`](crate::CacheBuilder::purge_invalidated).
+    purged = "purged",
+    /// Walks through all entries for that, to their end.
+    purges = "purges",
+    /// Such walks that were broken off, as the store was in trouble or another node had taken over.
+    purges_broken_off = "purges_broken_off",
 }
 
 /// One counter.

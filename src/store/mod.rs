@@ -26,6 +26,11 @@ pub(crate) mod record;
 pub(crate) mod redis;
 pub(crate) mod remote;
 pub(crate) mod seal;
+#[cfg_attr(
+    not(feature = "redis"),
+    expect(dead_code, reason = "only Redis can be walked through")
+)]
+pub(crate) mod walk;
 
 /// Where a frame is kept.
 ///

@@ -7,6 +7,7 @@
 //! - Whether what was read may still be used is judged when it is read: an entry names its writer,
 //!   and what another cache wrote counts as older than every invalidation of this one.
 
+mod purging;
 mod reading;
 mod values;
 mod writing;
@@ -29,7 +30,7 @@ use std::{
 use http::HeaderMap;
 use tokio::{sync::Semaphore, time::Instant};
 
-use self::writing::Job;
+use self::{purging::Purger, writing::Job};
 use crate::{
     clock::Clock,
     entry::{Entry, Millis, Origin, millis},
@@ -46,6 +47,7 @@ use crate::{
         counters::{RemoteCounters, RemoteStats},
         outbox::Outbox,
         seal::Seal,
+        walk::Walk,
     },
     timer::{after, until, within},
 };
@@ -99,6 +101,8 @@ struct Inner {
     counters: Arc<RemoteCounters>,
     /// Where nodes share a log of invalidations.
     coherence: Option<Arc<Coherence>>,
+    /// Where what was invalidated is taken out.
+    purger: Option<Purger>,
 }
 
 impl fmt::Debug for Remote {
@@ -112,6 +116,8 @@ pub(crate) struct RemoteSettings {
     pub(crate) store: Arc<dyn Store>,
     /// Where the store keeps a log of invalidations, too.
     pub(crate) channel: Option<Arc<dyn Channel>>,
+    /// Where what was invalidated is to be taken out of it.
+    pub(crate) purge: Option<Arc<dyn Walk>>,
     pub(crate) seal: Option<Seal>,
     pub(crate) version: Option<String>,
     /// Default: [`MEMORY_TTL`], or with a log as long as it is sure.
@@ -190,6 +196,7 @@ impl Remote {
                 last_error: std::sync::Mutex::default(),
                 counters,
                 coherence,
+                purger: settings.purge.map(Purger::new),
             }),
         }
     }
@@ -253,6 +260,7 @@ impl Remote {
                 return Ok(());
             };
             coherence.start();
+            self.start_purger();
             coherence.catch_up().await
         };
         let connect = unpanicked(connect, StoreError::new);

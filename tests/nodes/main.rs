@@ -23,8 +23,14 @@ mod operations;
 #[cfg(feature = "redis")]
 mod pending;
 #[cfg(feature = "redis")]
+mod purging;
+#[cfg(feature = "redis")]
 mod sentinel;
 #[cfg(feature = "redis")]
+mod suite;
+#[cfg(feature = "redis")]
 mod values;
+#[cfg(feature = "redis")]
+mod versions;
 #[cfg(feature = "redis")]
 mod wins;

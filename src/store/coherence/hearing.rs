@@ -45,7 +45,11 @@ impl Coherence {
         let time = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         let ago = time.saturating_sub(made);
         let at = self.now().saturating_sub(millis(ago));
-        self.log.hear(&record::decode(record), number, at);
+        let selector = record::decode(record);
+        self.log.hear(&selector, number, at);
+        if !selector.is_soft {
+            self.note_hard(number);
+        }
     }
 
     pub(super) fn has_begun_anew(&self, number: u64) {
@@ -103,6 +107,7 @@ impl Coherence {
         self.channel.seen().is_lost.store(false, Ordering::Release);
         self.log.saw(number);
         self.caught.fetch_max(number, Ordering::AcqRel);
+        self.hardened.notify_one();
         if !was_sure && before > 0 {
             self.assert_again();
         }

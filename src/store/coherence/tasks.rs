@@ -87,7 +87,8 @@ impl Coherence {
         }
     }
 
-    async fn ended(&self) {
+    /// Waits until nothing is told or heard any more.
+    pub(crate) async fn ended(&self) {
         let mut over = std::pin::pin!(self.over.notified());
         over.as_mut().enable();
         if !self.is_over.load(Ordering::Acquire) {

@@ -156,6 +156,9 @@ impl Coherence {
         }
         let selectors = batch.iter().map(|(_, selector)| selector);
         self.log.settle(selectors, last, added.number);
+        if batch.iter().any(|(_, selector)| !selector.is_soft) {
+            self.note_hard(added.number);
+        }
         self.follow(added.previous, added.number);
         self.counters.told.add(batch.len() as u64);
         let mut own = self.own();

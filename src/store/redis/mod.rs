@@ -13,6 +13,7 @@ mod shared;
 #[cfg(test)]
 mod tests;
 mod url;
+mod walking;
 
 use std::{
     fmt::{self, Write},

@@ -28,7 +28,7 @@ const MAX_RECORDS: usize = 100_000;
 /// How many records are read at a time; more than are ever told together.
 const PAGE: usize = 1_024;
 /// For a script.
-const SCRIPT: Duration = Duration::from_millis(400);
+pub(super) const SCRIPT: Duration = Duration::from_millis(400);
 
 /// Adds records, all under one number. Without rights for the channel it is done all the same.
 const ADD: &str = r"

@@ -79,6 +79,7 @@ impl Remote {
         self.start_worker();
         if let Some(coherence) = &inner.coherence {
             coherence.start();
+            self.start_purger();
         }
         let panicked = |why| Missing::Store(StoreError::new(why));
         let look_up = pin!(unpanicked(look_up, panicked));

@@ -13,7 +13,11 @@ use super::{Given, RedisStore};
 use crate::{
     clock::{ManualClock, SystemClock},
     error::{StoreError, StoreErrorKind},
-    store::{Link, Store, StoreKey, Stored, coherence::Channel},
+    store::{
+        Link, Store, StoreKey, Stored,
+        coherence::Channel,
+        walk::{Place, Taken, Walk},
+    },
     timer::within,
 };
 
@@ -27,6 +31,7 @@ mod log;
 mod redis_server;
 
 mod faults;
+mod walking;
 
 use redis_server::RedisServer;
 
@@ -314,6 +319,20 @@ async fn a_user_of_few_rights_is_enough() {
         .command(&["ACL", "SETUSER", "me", "resetchannels"])
         .ok();
     eventually("no messages come", || !Channel::is_hearing(&store)).await;
+    works_again(&store).await;
+    // To purge, one more is needed.
+    let place = Place::default();
+    let error = store.names(None, &place).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Refused);
+    server.command(&["ACL", "SETUSER", "me", "+scan"]).ok();
+    let found = store.names(None, &place).await.expect("allowed");
+    let starts = store.starts(&found.names, 1).await.expect("allowed");
+    let turn = walking::turn(1, 1);
+    let life = Duration::from_secs(60);
+    assert_eq!(store.turn(&turn, life).await.expect("allowed"), Taken::Held);
+    let those: Vec<_> = found.names.into_iter().zip(starts).collect();
+    assert_eq!(store.take_out(&those).await.expect("allowed"), 1);
+    store.walked(&turn).await.expect("allowed");
     works_again(&store).await;
     let second = store
         .add(1, 0, vec![b"other".to_vec()])
