@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use tower_response_cache::{Cache, CachePolicy, ResponseCacheLayer, Scope, Selector, Tags};
 
 use crate::{
-    support::{App, Origin, get, in_memory, settle},
+    support::{App, Origin, get, in_memory, loads::Loads, settle},
     table::Table,
 };
 
@@ -159,6 +159,44 @@ async fn a_page_made_from_a_load_that_was_outrun_is_not_used_again() {
     go.notify_one();
     assert!(!get(&app, "/one").await.is_hit());
     assert!(get(&app, "/one").await.is_hit());
+}
+
+#[tokio::test]
+async fn a_page_made_from_what_is_stale_softly_looks_no_newer_than_that() {
+    let (cache, loads) = (in_memory(), Loads::default());
+    cache.set("b", 0_usize).await.unwrap();
+    let held = loads.clone();
+    let app = pages(&cache, move |cache, path| {
+        let loads = held.clone();
+        Box::pin(async move {
+            let mut shown = String::new();
+            for key in path.chars().skip(1) {
+                let loads = loads.clone();
+                let entry = cache.entry(key.to_string());
+                let entry = entry.tags(["t"]).stale_while_revalidate(MINUTE);
+                let load = move || async move { loads.held().await };
+                shown += &entry.get_or_set(load).await.unwrap().to_string();
+            }
+            shown
+        })
+    });
+    loads.open();
+    assert_eq!(get(&app, "/a").await.text(), "1");
+    cache.invalidate(Selector::tag("t").soft());
+    // Pages that were not there before the invalidation, made from what it has made stale.
+    for (path, shown) in [("/ab", "10"), ("/ba", "01"), ("/ab", "10"), ("/ba", "01")] {
+        let answer = get(&app, path).await;
+        assert_eq!((answer.text(), answer.is_hit()), (shown, false), "{path}");
+    }
+    settle().await;
+    assert_eq!(loads.calls(), 2, "one refresh");
+    loads.open();
+    settle().await;
+    for (path, shown) in [("/ab", "20"), ("/ba", "02")] {
+        assert_eq!(get(&app, path).await.text(), shown);
+        let again = get(&app, path).await;
+        assert_eq!((again.text(), again.is_hit()), (shown, true), "{path}");
+    }
 }
 
 #[tokio::test]
