@@ -10,11 +10,11 @@ use super::{
     error::ValueError,
     key::{IntoValueKey, ValueKey},
     set::SetValue,
-    stored::{CachedValue, StoredValue},
+    stored::{CachedValue, Hit, StoredValue},
 };
 use crate::{
     cache::{Cache, Standing},
-    scope::Reading,
+    scope::{Made, Reading},
     selector::Selector,
 };
 
@@ -222,12 +222,15 @@ impl Cache {
             return Ok(false);
         }
         let reading = Reading::begin(self);
-        let is_here = self.fresh_value(&key).is_some();
-        let is_there = is_here || (self.may_fetch_value() && self.is_value_elsewhere(&key).await);
+        let made = match self.fresh_value(&key) {
+            Some(stored) => Made::Stored(stored),
+            None if self.may_fetch_value() => self.value_elsewhere(&key).await,
+            None => Made::Nothing,
+        };
         if let Some(reading) = reading {
-            reading.end(self, &key, &[], is_there);
+            reading.end(self, &key, &made);
         }
-        Ok(is_there)
+        Ok(!matches!(made, Made::Nothing))
     }
 
     /// The values under several keys, in their order; what memory does not have is asked for at the same time.
@@ -264,25 +267,26 @@ impl Cache {
             return None;
         }
         let reading = Reading::begin(self);
-        let mut value = self.value_in_memory(key);
-        if value.is_none() && self.may_fetch_value() {
+        let mut found = self.value_in_memory(key);
+        if found.is_none() && self.may_fetch_value() {
             // In a box: a hit in memory is not to carry it.
-            value = Box::pin(self.look_up_value(key)).await;
+            found = Box::pin(self.look_up_value(key)).await;
         }
-        match value {
+        match found {
             Some(_) => self.counters().value_hit(),
             None => self.counters().value_miss(),
         }
         if let Some(reading) = reading {
-            reading.end(self, key, &[], value.is_some());
+            let stored = found.as_ref().map(|hit| hit.stored.clone());
+            reading.end(self, key, &stored.map_or(Made::Nothing, Made::Stored));
         }
-        value
+        found.map(|hit| hit.value)
     }
 
     /// A value that memory may use on its own.
     #[inline]
-    pub(super) fn value_in_memory<V: CachedValue>(&self, key: &ValueKey) -> Option<Arc<V>> {
-        self.fresh_value(key)?.get()
+    pub(super) fn value_in_memory<V: CachedValue>(&self, key: &ValueKey) -> Option<Hit<V>> {
+        self.fresh_value(key)?.hit()
     }
 
     #[inline]
