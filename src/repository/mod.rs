@@ -166,8 +166,9 @@ impl<S: Source> Repository<S> {
     /// Keeps what was written, in place of forgetting what it replaced: who reads it next gets a hit.
     ///
     /// Nothing is kept where another write or invalidation of the key came while the source was being written:
-    /// nobody knows then which of them the source has. Where several nodes write one key at the same time, the
-    /// one that was told last may be kept; if that can happen, and matters, write around (the default).
+    /// nobody knows then which of them the source has. So it is for nodes that share Redis with its log, as soon
+    /// as they have heard of each other's writes, within a second; a store without a log may go on with the value of
+    /// the one that was told last.
     #[doc(alias = "write-through")]
     pub fn write_through(mut self) -> Self {
         self.writing = Writing::Through;

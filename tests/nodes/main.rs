@@ -23,6 +23,8 @@ mod operations;
 #[cfg(feature = "redis")]
 mod pending;
 #[cfg(feature = "redis")]
+mod saves;
+#[cfg(feature = "redis")]
 mod sentinel;
 #[cfg(feature = "redis")]
 mod values;

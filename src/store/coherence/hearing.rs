@@ -103,6 +103,7 @@ impl Coherence {
         self.channel.seen().is_lost.store(false, Ordering::Release);
         self.log.saw(number);
         self.caught.fetch_max(number, Ordering::AcqRel);
+        self.changed.notify_waiters();
         if !was_sure && before > 0 {
             self.assert_again();
         }
