@@ -23,6 +23,7 @@ pub use self::{
 };
 use crate::{
     cache::Cache,
+    invalidated::Invalidated,
     values::{Asked, LoadError, Making, Terms, Ttl, ValueError, ValueKey, options},
 };
 
@@ -207,7 +208,7 @@ impl<S: Source> Repository<S> {
     /// # Errors
     ///
     /// When the key makes no sense.
-    pub async fn forget(&self, key: S::Key) -> Result<(), ValueError> {
+    pub async fn forget(&self, key: S::Key) -> Result<Invalidated, ValueError> {
         self.cache.delete(self.key(&key)?).await
     }
 

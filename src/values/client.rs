@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     cache::{Cache, Standing},
+    invalidated::Invalidated,
     scope::{Made, Reading},
     selector::Selector,
 };
@@ -117,7 +118,8 @@ impl Cache {
     /// Removes the value under a key, here and in the remote store.
     ///
     /// It is an invalidation: a load that is under way cannot bring the old value back. Change the data
-    /// first, and call this second.
+    /// first, and call this second. What is returned says how far it has come, as that of
+    /// [`invalidate`](Self::invalidate) does.
     ///
     /// # Errors
     ///
@@ -131,15 +133,15 @@ impl Cache {
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
     /// let cache = Cache::in_memory();
     /// cache.set("user:42", 1).await?;
-    /// cache.delete(("user", 42)).await?;
+    /// let done = cache.delete(("user", 42)).await?;
+    /// assert!(!done.is_pending(), "there are no other nodes");
     /// assert_eq!(cache.get::<i32>("user:42").await?, None);
     /// # Ok::<(), tower_response_cache::ValueError>(())
     /// # }).unwrap();
     /// ```
-    pub async fn delete(&self, key: impl IntoValueKey) -> Result<(), ValueError> {
+    pub async fn delete(&self, key: impl IntoValueKey) -> Result<Invalidated, ValueError> {
         let key = key.into_value_key()?;
-        self.invalidate(key.selector());
-        Ok(())
+        Ok(self.invalidate(key.selector()))
     }
 
     /// Removes the values under several keys; none, if one of the keys makes no sense.
@@ -165,11 +167,9 @@ impl Cache {
     pub async fn delete_many<K: IntoValueKey>(
         &self,
         keys: impl IntoIterator<Item = K>,
-    ) -> Result<(), ValueError> {
-        for key in prepared(keys)? {
-            self.invalidate(key.selector());
-        }
-        Ok(())
+    ) -> Result<Invalidated, ValueError> {
+        let keys = prepared(keys)?;
+        Ok(self.invalidate_all(keys.iter().map(ValueKey::selector)))
     }
 
     /// Removes all values whose keys fit, with `*` for any run of characters.
@@ -191,8 +191,8 @@ impl Cache {
     /// # Ok::<(), tower_response_cache::ValueError>(())
     /// # }).unwrap();
     /// ```
-    pub async fn delete_pattern(&self, pattern: &str) {
-        self.invalidate(Selector::values(pattern));
+    pub async fn delete_pattern(&self, pattern: &str) -> Invalidated {
+        self.invalidate(Selector::values(pattern))
     }
 
     /// Whether there is a value under a key, of whatever type.
