@@ -79,9 +79,11 @@ impl MadeOf {
 
     /// The same by a load that started then, of what has these tags besides.
     pub(crate) fn by_load(mut self, tags: &[Box<str>], started: Sequence) -> Self {
-        let is_new = |tag: &&Box<str>| !self.tags.contains(tag);
-        let new: Vec<_> = tags.iter().filter(is_new).cloned().collect();
-        self.tags.extend(new);
+        for tag in tags {
+            if !self.tags.contains(tag) {
+                self.tags.push(tag.clone());
+            }
+        }
         self.lowest = Some(self.lowest.map_or(started, |lowest| lowest.min(started)));
         self
     }
