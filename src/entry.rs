@@ -208,6 +208,8 @@ pub(crate) struct Watched {
     pub(crate) frame: Option<Mark>,
     /// The record of its own key with which it was set: other nodes have to know that first.
     pub(crate) record: Option<u64>,
+    /// It is what a source has only if nobody else's record of its key came since its own sequence.
+    pub(crate) is_sole: bool,
     /// The generation of the log at which it was found usable.
     checked: AtomicU64,
     /// Since when a soft invalidation has made it stale; [`NEVER`] where none has.
@@ -256,6 +258,7 @@ impl Watched {
             origin,
             frame: None,
             record: None,
+            is_sole: false,
             checked: AtomicU64::new(NOT_YET),
             stale_since: AtomicU64::new(NEVER),
             memory_until: AtomicU64::new(Millis::MAX),
@@ -272,6 +275,7 @@ impl Watched {
             origin: self.origin.clone(),
             frame: self.frame,
             record: self.record,
+            is_sole: self.is_sole,
             checked: again(&self.checked),
             stale_since: again(&self.stale_since),
             memory_until: again(&self.memory_until),

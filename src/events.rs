@@ -134,7 +134,10 @@ impl Cache {
     }
 
     /// Several, as one: what is said of the last of them is true of all.
-    fn invalidate_all(&self, selectors: impl IntoIterator<Item = Selector>) -> Invalidated {
+    pub(crate) fn invalidate_all(
+        &self,
+        selectors: impl IntoIterator<Item = Selector>,
+    ) -> Invalidated {
         let selectors = selectors.into_iter();
         let last = selectors.fold(None, |earlier: Option<Invalidated>, selector| {
             let later = self.invalidate(selector);

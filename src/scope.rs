@@ -1,4 +1,5 @@
-//! What is read while a response is made: the scope that a layer opens around its handler.
+//! What is read while a response or a value is made: the scope that a layer opens around its handler, and a load
+//! around itself.
 
 use std::{
     cell::OnceCell,
@@ -12,18 +13,19 @@ use tokio::task::futures::TaskLocalFuture;
 
 use crate::{
     cache::Cache,
-    dependencies::Dependencies,
+    dependencies::{Dependencies, Dependency},
     entry::Watched,
-    invalidation::{Sequence, Verdict},
+    invalidation::{Names, Sequence, Verdict},
     policy::MOST_TAGS,
-    values::ValueKey,
+    target::Subject,
+    values::{StoredValue, ValueKey},
 };
 
 tokio::task_local! {
     static SCOPE: Slot;
 }
 
-/// The scope of a handler's future; nothing is allocated before something is read in it.
+/// The scope of a future; nothing is allocated before something is read in it.
 pub(crate) struct Slot {
     cache: u64,
     outer: Option<Arc<Reads>>,
@@ -42,10 +44,10 @@ impl Slot {
     }
 }
 
-/// The values that were read for a response.
+/// The values that were read for a response, or by a load.
 pub(crate) struct Reads {
     cache: u64,
-    /// Of a layer further out, with another cache.
+    /// Of what is further out; a read is noted there where this one is of another cache.
     outer: Option<Arc<Reads>>,
     state: Mutex<State>,
 }
@@ -57,7 +59,8 @@ struct State {
     lowest: Option<Sequence>,
 }
 
-/// What a response was made from.
+/// What a response or a value was made from.
+#[derive(Clone)]
 pub(crate) struct MadeOf {
     /// `None` where that is more than can be said.
     pub(crate) dependencies: Option<Vec<Box<str>>>,
@@ -66,7 +69,74 @@ pub(crate) struct MadeOf {
     pub(crate) lowest: Option<Sequence>,
 }
 
+impl MadeOf {
+    /// A value with these tags, of which nothing else is known.
+    pub(crate) fn tagged(tags: &[Box<str>]) -> Self {
+        let mut state = State::default();
+        state.add_tags(tags);
+        state.made_of()
+    }
+
+    /// The same by a load that started then, of what has these tags besides.
+    pub(crate) fn by_load(mut self, tags: &[Box<str>], started: Sequence) -> Self {
+        for tag in tags {
+            if !self.tags.contains(tag) {
+                self.tags.push(tag.clone());
+            }
+        }
+        self.lowest = Some(self.lowest.map_or(started, |lowest| lowest.min(started)));
+        self
+    }
+}
+
+/// What somebody who reads a value learns of what it was made from.
+#[derive(Clone)]
+pub(crate) enum Made {
+    /// It is not there.
+    Nothing,
+    /// As it is stored.
+    Stored(Arc<StoredValue>),
+    /// By a load, whatever came of it.
+    Loaded(Arc<MadeOf>),
+}
+
+impl Made {
+    /// Whether it may be of something that was invalidated before `asked`; of its own key somebody else judges.
+    pub(crate) fn is_outrun(&self, cache: &Cache, asked: Sequence) -> bool {
+        let (tags, dependencies, lowest) = match self {
+            Self::Nothing => return false,
+            Self::Stored(stored) => {
+                let watched: &Watched = stored;
+                (&*stored.tags, Some(&[][..]), watched.origin.sequence)
+            }
+            Self::Loaded(made_of) => {
+                let lowest = made_of.lowest.unwrap_or(asked);
+                (&*made_of.tags, made_of.dependencies.as_deref(), lowest)
+            }
+        };
+        if lowest.local >= asked.local {
+            return false;
+        }
+        // No key is empty.
+        let nobody = Subject::value("");
+        let is_unusable = |tags| {
+            let names = Names { groups: &[], tags };
+            cache.log().judge(lowest, &nobody, names) == Verdict::Unusable
+        };
+        is_unusable(tags) || dependencies.is_none_or(is_unusable)
+    }
+}
+
 impl Reads {
+    /// Of a load that begins in this task.
+    pub(crate) fn of_load(cache: &Cache) -> Arc<Self> {
+        Arc::new(Self {
+            cache: cache.id(),
+            outer: SCOPE.try_with(|slot| slot.reads().clone()).ok(),
+            state: Mutex::default(),
+        })
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -76,12 +146,7 @@ impl Reads {
     }
 
     pub(crate) fn made_of(&self) -> MadeOf {
-        let state = self.state();
-        MadeOf {
-            dependencies: state.dependencies.tags().map(<[Box<str>]>::to_vec),
-            tags: state.tags.clone(),
-            lowest: state.lowest,
-        }
+        self.state().made_of()
     }
 }
 
@@ -95,12 +160,22 @@ pub(crate) fn open<F: Future>(cache: &Cache, handler: F) -> TaskLocalFuture<Slot
     SCOPE.scope(slot, handler)
 }
 
+/// A future whose reads are noted there.
+pub(crate) fn noting<F: Future>(reads: Arc<Reads>, future: F) -> TaskLocalFuture<Slot, F> {
+    let slot = Slot {
+        cache: reads.cache,
+        outer: reads.outer.clone(),
+        reads: OnceCell::from(reads),
+    };
+    SCOPE.scope(slot, future)
+}
+
 /// What was read in it, if anything was.
 pub(crate) fn reads<F: Future>(handler: Pin<&mut TaskLocalFuture<Slot, F>>) -> Option<Arc<Reads>> {
     handler.take_value()?.reads.into_inner()
 }
 
-/// A read that begins, for the response that is being made.
+/// A read that begins, for what is being made.
 pub(crate) struct Reading {
     reads: Arc<Reads>,
     /// What is found usable from now on, no earlier invalidation selects.
@@ -108,7 +183,7 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
-    /// Of this task; nothing where no response is being made.
+    /// Of this task; nothing where nothing is being made.
     #[inline]
     pub(crate) fn begin(cache: &Cache) -> Option<Self> {
         let mut reads = SCOPE.try_with(|slot| slot.reads().clone()).ok()?;
@@ -119,19 +194,14 @@ impl Reading {
         Some(Self { reads, at })
     }
 
-    /// Somebody else began it earlier.
-    pub(crate) fn lower_to(&mut self, sequence: Sequence) {
-        self.at = self.at.min(sequence);
-    }
-
     /// It has ended, with something or with nothing: that is what a write changes, too.
-    pub(crate) fn end(self, cache: &Cache, key: &ValueKey, tags: &[Box<str>], is_found: bool) {
-        let stored = cache.memory().find_value(&key.key);
+    pub(crate) fn end(self, cache: &Cache, key: &ValueKey, made: &Made) {
         let mut at = self.at;
         let mut state = self.reads.state();
         state.dependencies.add(key.as_str());
-        match &stored {
-            Some(stored) => {
+        match made {
+            Made::Nothing => {}
+            Made::Stored(stored) => {
                 state.add_tags(&stored.tags);
                 // What a soft invalidation has made stale is older than that.
                 if matches!(stored.verdict(cache.log()), Verdict::Stale(_)) {
@@ -139,26 +209,38 @@ impl Reading {
                     at = at.min(watched.origin.sequence);
                 }
             }
-            // It came from the remote store and found no room here: its tags are not known.
-            None if is_found && cache.has_remote() && tags.is_empty() => {
-                state.dependencies.give_up();
+            Made::Loaded(made_of) => {
+                state.add_tags(&made_of.tags);
+                match &made_of.dependencies {
+                    Some(dependencies) => state.add_tags(dependencies),
+                    None => state.dependencies.give_up(),
+                }
+                // Somebody else may have begun it earlier, or have read what was stale.
+                at = made_of.lowest.map_or(at, |lowest| lowest.min(at));
             }
-            None => {}
         }
-        state.add_tags(tags);
         state.lowest = Some(state.lowest.map_or(at, |lowest| lowest.min(at)));
     }
 }
 
 impl State {
+    /// Those of a value, and what that depends on.
     fn add_tags(&mut self, tags: &[Box<str>]) {
         for tag in tags {
-            if self.tags.len() > MOST_TAGS {
-                return;
-            }
-            if !self.tags.contains(tag) {
+            if Dependency::of(tag).is_some() {
+                self.dependencies.add_tag(tag);
+            } else if self.tags.len() <= MOST_TAGS && !self.tags.contains(tag) {
+                // One too many is enough to be refused.
                 self.tags.push(tag.clone());
             }
+        }
+    }
+
+    fn made_of(&self) -> MadeOf {
+        MadeOf {
+            dependencies: self.dependencies.tags().map(<[Box<str>]>::to_vec),
+            tags: self.tags.clone(),
+            lowest: self.lowest,
         }
     }
 }
@@ -174,7 +256,8 @@ impl State {
 /// - A response depends on 32 values; of more, those that share a name count as one, which is invalidated with any
 ///   value of the name. Where that does not suffice, it is not stored (`too-many-tags`).
 /// - What is read after the handler has returned, while its body is being made, is not noted.
-/// - Where no response is being made, nothing is noted.
+/// - What a load reads is noted for the value that it brings, and so for all that is made from that.
+/// - Where neither a response nor a value is being made, nothing is noted.
 ///
 /// # Examples
 ///
@@ -217,14 +300,7 @@ impl Scope {
     pub async fn run<F: Future>(self, future: F) -> F::Output {
         match self.0 {
             None => future.await,
-            Some(reads) => {
-                let slot = Slot {
-                    cache: reads.cache,
-                    outer: reads.outer.clone(),
-                    reads: OnceCell::from(reads),
-                };
-                SCOPE.scope(slot, future).await
-            }
+            Some(reads) => noting(reads, future).await,
         }
     }
 }

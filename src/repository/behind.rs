@@ -216,10 +216,10 @@ impl<S: Source> Behind<S> {
             if self.queue.is_over() || Handle::try_current().is_err() {
                 return Ok(false);
             }
-            let since = self.cache.sequence();
+            let since = self.cache.read_point();
             if self.queue.put(key, write.clone(), terms).is_ok() {
                 self.cache.keep_saved(key, &write.value, terms, since);
-                self.queue.told(key, self.cache.sequence());
+                self.queue.told(key, self.cache.read_point());
                 self.start();
                 return Ok(true);
             }

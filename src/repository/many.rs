@@ -8,7 +8,7 @@ use super::{Kept, Repository, Source};
 use crate::{
     cache::Cache,
     scope::Reading,
-    values::{Found, Lead, LoadError, ValueKey, finished, load_together},
+    values::{Answer, Found, Lead, LoadError, ValueError, ValueKey, finished, load_together},
 };
 
 type Read<S> = Arc<Kept<S>>;
@@ -64,20 +64,21 @@ impl<S: Source> Repository<S> {
         let terms = self.terms()?;
         let mut values: Vec<Option<Read<S>>> = Vec::new();
         let mut led: Vec<(usize, S::Key, Lead<Kept<S>>)> = Vec::new();
-        let mut others = Vec::new();
         let mut readings = Vec::new();
+        let mut others = Vec::new();
         for (at, key) in keys.into_iter().enumerate() {
             let text = self.key(&key)?;
             let reading = Reading::begin(&self.cache);
             // Nobody is waited for here: two that do this at the same time would wait for each other.
             let found = self.cache.lead_or_look(&text, terms);
-            if !matches!(found, Found::UnderWay) {
-                readings.extend(reading.zip(Some(text)));
-            }
             values.push(match found {
-                Found::Value(value) => Some(value),
+                Found::Value(hit) => {
+                    let answer = Answer::<_, S::Error>::hit(hit);
+                    Some(answer.noted(&self.cache, &text, reading)?)
+                }
                 Found::Lead(lead) => {
                     led.push((at, key, *lead));
+                    readings.push((at, text, reading));
                     None
                 }
                 Found::UnderWay => {
@@ -87,15 +88,19 @@ impl<S: Source> Repository<S> {
             });
         }
         if !led.is_empty() {
-            let places: Vec<usize> = led.iter().map(|(at, ..)| *at).collect();
             let (keys, leads) = led.into_iter().map(|(_, key, lead)| (key, lead)).unzip();
             let loaded = self.load_led(keys, leads).await?;
-            for (at, value) in places.into_iter().zip(loaded) {
-                values[at] = Some(value);
+            // All are noted, whichever has failed.
+            let mut failed = None;
+            for ((at, text, reading), answer) in readings.into_iter().zip(loaded) {
+                match answer.noted(&self.cache, &text, reading) {
+                    Ok(value) => values[at] = Some(value),
+                    Err(error) => failed = failed.or(Some(error)),
+                }
             }
-        }
-        for (reading, text) in readings {
-            reading.end(&self.cache, &text, &terms.tags, false);
+            if let Some(error) = failed {
+                return Err(error);
+            }
         }
         for (at, key) in others {
             values[at] = Some(self.get(key).await?);
@@ -108,7 +113,7 @@ impl<S: Source> Repository<S> {
         &self,
         keys: Vec<S::Key>,
         leads: Vec<Lead<Kept<S>>>,
-    ) -> Result<Vec<Read<S>>, LoadError<S::Error>> {
+    ) -> Result<Vec<Answer<Kept<S>, S::Error>>, ValueError> {
         let this = self.clone();
         let texts: Vec<ValueKey> = leads.iter().map(|lead| lead.key().clone()).collect();
         let load = move |missing: Vec<usize>| async move {
@@ -130,10 +135,10 @@ impl<S: Source> Repository<S> {
         };
         let cache: &Cache = &self.cache;
         match cache.detached() {
-            None => load_together(leads, load).await,
+            None => Ok(load_together(leads, load).await),
             Some(detached) => {
                 let loading = load_together(leads, load).instrument(Span::current());
-                finished(detached.spawn(loading).await)
+                finished(detached.spawn(loading).await).ok_or(ValueError::Closed)
             }
         }
     }

@@ -23,6 +23,7 @@ pub use self::{
 };
 use crate::{
     cache::Cache,
+    invalidated::Invalidated,
     values::{Asked, LoadError, Making, Terms, Ttl, ValueError, ValueKey, options},
 };
 
@@ -166,8 +167,9 @@ impl<S: Source> Repository<S> {
     /// Keeps what was written, in place of forgetting what it replaced: who reads it next gets a hit.
     ///
     /// Nothing is kept where another write or invalidation of the key came while the source was being written:
-    /// nobody knows then which of them the source has. Where several nodes write one key at the same time, the
-    /// one that was told last may be kept; if that can happen, and matters, write around (the default).
+    /// nobody knows then which of them the source has. So it is for nodes that share Redis with its log, as soon
+    /// as they have heard of each other's writes, within a second; a store without a log may go on with the value of
+    /// the one that was told last.
     #[doc(alias = "write-through")]
     pub fn write_through(mut self) -> Self {
         self.writing = Writing::Through;
@@ -206,7 +208,7 @@ impl<S: Source> Repository<S> {
     /// # Errors
     ///
     /// When the key makes no sense.
-    pub async fn forget(&self, key: S::Key) -> Result<(), ValueError> {
+    pub async fn forget(&self, key: S::Key) -> Result<Invalidated, ValueError> {
         self.cache.delete(self.key(&key)?).await
     }
 

@@ -70,7 +70,7 @@ impl<'s> Saving<'s> {
         Self {
             cache,
             key,
-            since: cache.sequence(),
+            since: cache.read_point(),
             is_done: false,
         }
     }

@@ -181,6 +181,18 @@ impl Coherence {
         }
     }
 
+    /// Waits until every record up to a number is in the log of this node.
+    pub(crate) async fn caught_up_to(&self, number: u64) {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if self.caught() >= number {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// Until when the log of this node is known to have all there is.
     #[inline]
     pub(crate) fn sure_until(&self) -> Millis {
@@ -214,6 +226,9 @@ impl Coherence {
             .caught
             .fetch_update(acquire, Ordering::Acquire, follows);
         self.hardened.notify_one();
+        if followed.is_ok() {
+            self.changed.notify_waiters();
+        }
         followed.is_ok() || self.caught() >= number
     }
 }

@@ -10,11 +10,12 @@ use super::{
     error::ValueError,
     key::{IntoValueKey, ValueKey},
     set::SetValue,
-    stored::{CachedValue, StoredValue},
+    stored::{CachedValue, Hit, StoredValue},
 };
 use crate::{
     cache::{Cache, Standing},
-    scope::Reading,
+    invalidated::Invalidated,
+    scope::{Made, Reading},
     selector::Selector,
 };
 
@@ -117,7 +118,8 @@ impl Cache {
     /// Removes the value under a key, here and in the remote store.
     ///
     /// It is an invalidation: a load that is under way cannot bring the old value back. Change the data
-    /// first, and call this second.
+    /// first, and call this second. What is returned says how far it has come, as that of
+    /// [`invalidate`](Self::invalidate) does.
     ///
     /// # Errors
     ///
@@ -131,15 +133,15 @@ impl Cache {
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
     /// let cache = Cache::in_memory();
     /// cache.set("user:42", 1).await?;
-    /// cache.delete(("user", 42)).await?;
+    /// let done = cache.delete(("user", 42)).await?;
+    /// assert!(!done.is_pending(), "there are no other nodes");
     /// assert_eq!(cache.get::<i32>("user:42").await?, None);
     /// # Ok::<(), tower_response_cache::ValueError>(())
     /// # }).unwrap();
     /// ```
-    pub async fn delete(&self, key: impl IntoValueKey) -> Result<(), ValueError> {
+    pub async fn delete(&self, key: impl IntoValueKey) -> Result<Invalidated, ValueError> {
         let key = key.into_value_key()?;
-        self.invalidate(key.selector());
-        Ok(())
+        Ok(self.invalidate(key.selector()))
     }
 
     /// Removes the values under several keys; none, if one of the keys makes no sense.
@@ -165,11 +167,9 @@ impl Cache {
     pub async fn delete_many<K: IntoValueKey>(
         &self,
         keys: impl IntoIterator<Item = K>,
-    ) -> Result<(), ValueError> {
-        for key in prepared(keys)? {
-            self.invalidate(key.selector());
-        }
-        Ok(())
+    ) -> Result<Invalidated, ValueError> {
+        let keys = prepared(keys)?;
+        Ok(self.invalidate_all(keys.iter().map(ValueKey::selector)))
     }
 
     /// Removes all values whose keys fit, with `*` for any run of characters.
@@ -191,8 +191,8 @@ impl Cache {
     /// # Ok::<(), tower_response_cache::ValueError>(())
     /// # }).unwrap();
     /// ```
-    pub async fn delete_pattern(&self, pattern: &str) {
-        self.invalidate(Selector::values(pattern));
+    pub async fn delete_pattern(&self, pattern: &str) -> Invalidated {
+        self.invalidate(Selector::values(pattern))
     }
 
     /// Whether there is a value under a key, of whatever type.
@@ -222,12 +222,15 @@ impl Cache {
             return Ok(false);
         }
         let reading = Reading::begin(self);
-        let is_here = self.fresh_value(&key).is_some();
-        let is_there = is_here || (self.may_fetch_value() && self.is_value_elsewhere(&key).await);
+        let made = match self.fresh_value(&key) {
+            Some(stored) => Made::Stored(stored),
+            None if self.may_fetch_value() => self.value_elsewhere(&key).await,
+            None => Made::Nothing,
+        };
         if let Some(reading) = reading {
-            reading.end(self, &key, &[], is_there);
+            reading.end(self, &key, &made);
         }
-        Ok(is_there)
+        Ok(!matches!(made, Made::Nothing))
     }
 
     /// The values under several keys, in their order; what memory does not have is asked for at the same time.
@@ -264,25 +267,26 @@ impl Cache {
             return None;
         }
         let reading = Reading::begin(self);
-        let mut value = self.value_in_memory(key);
-        if value.is_none() && self.may_fetch_value() {
+        let mut found = self.value_in_memory(key);
+        if found.is_none() && self.may_fetch_value() {
             // In a box: a hit in memory is not to carry it.
-            value = Box::pin(self.look_up_value(key)).await;
+            found = Box::pin(self.look_up_value(key)).await;
         }
-        match value {
+        match found {
             Some(_) => self.counters().value_hit(),
             None => self.counters().value_miss(),
         }
         if let Some(reading) = reading {
-            reading.end(self, key, &[], value.is_some());
+            let stored = found.as_ref().map(|hit| hit.stored.clone());
+            reading.end(self, key, &stored.map_or(Made::Nothing, Made::Stored));
         }
-        value
+        found.map(|hit| hit.value)
     }
 
     /// A value that memory may use on its own.
     #[inline]
-    pub(super) fn value_in_memory<V: CachedValue>(&self, key: &ValueKey) -> Option<Arc<V>> {
-        self.fresh_value(key)?.get()
+    pub(super) fn value_in_memory<V: CachedValue>(&self, key: &ValueKey) -> Option<Hit<V>> {
+        self.fresh_value(key)?.hit()
     }
 
     #[inline]

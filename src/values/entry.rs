@@ -3,6 +3,7 @@
 use std::{convert::Infallible, fmt, future::Future, sync::Arc};
 
 use super::{
+    answer::Answer,
     error::{LoadError, ValueError},
     key::{IntoValueKey, ValueKey},
     load::{Asked, Step},
@@ -135,19 +136,15 @@ impl Cache {
         F: FnOnce() -> Loaded + Send + 'static,
         Loaded: Future<Output = Result<R, E>> + Send + 'static,
     {
-        let mut reading = Reading::begin(self);
-        let answer = match self.approach(key, terms, asked, &mut reading).await {
+        let reading = Reading::begin(self);
+        let answer = match self.approach(key, terms, asked).await {
             Step::Answer(answer) => answer,
-            Step::Refresh(value, lead) => {
+            Step::Refresh(hit, lead) => {
                 lead.run_behind(load);
-                Ok(value)
+                Answer::hit(hit)
             }
             Step::Lead(lead) => lead.run_detached(load).await,
         };
-        if let Some(reading) = reading {
-            // Its tags are known, whether or not it was kept.
-            reading.end(self, key, &terms.tags, false);
-        }
-        answer
+        answer.noted(self, key, reading)
     }
 }

@@ -3,14 +3,16 @@
 use std::{future::poll_fn, sync::Arc};
 
 use super::{
+    answer::Brought,
     key::ValueKey,
-    stored::{CachedValue, StoredValue, digest_of_type},
+    stored::{CachedValue, Hit, StoredValue, digest_of_type},
 };
 use crate::{
     cache::Cache,
     entry::Origin,
     flight::{Joined, Purpose, Ticket},
     invalidation::{Names, Verdict},
+    scope::{Made, MadeOf},
     status::Reason,
     store::remote::{AskValue, DEADLINE, LookedValue, ReadValue, Remote},
     timer::{after, until},
@@ -33,14 +35,14 @@ impl Cache {
     }
 
     /// What the remote store has, asked for once by all who want it at the same time.
-    pub(super) async fn look_up_value<V: CachedValue>(&self, key: &ValueKey) -> Option<Arc<V>> {
+    pub(super) async fn look_up_value<V: CachedValue>(&self, key: &ValueKey) -> Option<Hit<V>> {
         match self.join_value(key, &[], Purpose::LookUp, 0) {
             Joined::Lead(guard) => {
-                let value = self.fetch_value::<V>(key, guard.flight().origin()).await;
-                if let Some(value) = &value {
-                    guard.bring(Ok(value.clone()));
+                let found = self.fetch_value::<V>(key, guard.flight().origin()).await;
+                if let Some(hit) = &found {
+                    guard.bring(Ok(Brought::hit(hit)));
                 }
-                value
+                found
             }
             Joined::Follow(ticket) | Joined::Behind(ticket) => {
                 // It has a deadline of its own, and the cache is asked no longer than that.
@@ -56,7 +58,7 @@ impl Cache {
         &self,
         key: &ValueKey,
         origin: Origin,
-    ) -> Option<Arc<V>> {
+    ) -> Option<Hit<V>> {
         let remote = self.remote()?;
         let known = self.memory().find_value(&key.key);
         // Before it is asked: in between a write may arrive there.
@@ -104,7 +106,7 @@ impl Cache {
         remote: &Remote,
         key: &ValueKey,
         read: ReadValue,
-    ) -> Option<Arc<V>> {
+    ) -> Option<Hit<V>> {
         let stored = match StoredValue::decode::<V>(read) {
             Ok(stored) => Arc::new(stored),
             Err(fault) => {
@@ -123,15 +125,17 @@ impl Cache {
     }
 
     /// A value that is fresh, whether or not memory may answer with it on its own.
-    fn usable<V: CachedValue>(&self, stored: &StoredValue) -> Option<Arc<V>> {
+    fn usable<V: CachedValue>(&self, stored: &Arc<StoredValue>) -> Option<Hit<V>> {
         let lifetime = stored.lifetime(self.log())?;
-        lifetime.is_fresh(self.now()).then(|| stored.get())?
+        lifetime
+            .is_fresh(self.now())
+            .then(|| stored.clone().hit())?
     }
 
-    /// Whether the remote store has a value that may be used, of whatever type.
-    pub(super) async fn is_value_elsewhere(&self, key: &ValueKey) -> bool {
+    /// What the value was made of that the remote store has, of whatever type, if it may be used.
+    pub(super) async fn value_elsewhere(&self, key: &ValueKey) -> Made {
         let Some(remote) = self.remote() else {
-            return false;
+            return Made::Nothing;
         };
         let ask = AskValue {
             key,
@@ -142,7 +146,7 @@ impl Cache {
             deadline: after(DEADLINE),
         };
         let LookedValue::Found(read) = remote.get_value(&ask).await else {
-            return false;
+            return Made::Nothing;
         };
         let names = Names {
             groups: &[],
@@ -152,7 +156,10 @@ impl Cache {
             .log()
             .judge(read.origin.sequence, &read.origin.subject, names);
         let lifetime = read.lifetime.under(verdict);
-        lifetime.is_some_and(|lifetime| lifetime.is_fresh(self.now()))
+        match lifetime.is_some_and(|lifetime| lifetime.is_fresh(self.now())) {
+            true => Made::Loaded(Arc::new(MadeOf::tagged(&read.frame.tags))),
+            false => Made::Nothing,
+        }
     }
 
     fn frame_limit(&self) -> usize {
@@ -161,8 +168,12 @@ impl Cache {
     }
 }
 
-/// What a flight has brought, if it is of this type.
-fn brought<V: CachedValue>(ticket: &Ticket) -> Option<Arc<V>> {
-    let value = ticket.flight().carried()?.ok()?;
-    value.downcast().ok()
+/// What a flight has found, if it is of this type.
+fn brought<V: CachedValue>(ticket: &Ticket) -> Option<Hit<V>> {
+    let brought = ticket.flight().carried()?.ok()?;
+    let brought = brought.downcast::<Brought<Arc<V>>>().ok()?;
+    match &brought.made {
+        Made::Stored(stored) => stored.clone().hit(),
+        Made::Loaded(_) | Made::Nothing => None,
+    }
 }

@@ -3,6 +3,7 @@
 use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
 
 use super::{
+    answer::Answer,
     error::{LoadError, ValueError},
     key::IntoValueKey,
     load::{Asked, Step},
@@ -99,19 +100,14 @@ impl Cache {
         let ttl = checked_ttl(ttl)?;
         let key = key.into_value_key()?;
         let terms = Arc::new(Terms::of_ttl(Ttl::Fixed(ttl)));
-        let mut reading = Reading::begin(self);
-        let asked = Asked::default();
-        let step = self.approach(&key, &terms, asked, &mut reading);
+        let reading = Reading::begin(self);
+        let step = self.approach(&key, &terms, Asked::default());
         let answer = match step.await {
             Step::Answer(answer) => answer,
             // Only what is detached is refreshed.
-            Step::Refresh(value, _) => Ok(value),
+            Step::Refresh(hit, _) => Answer::hit(hit),
             Step::Lead(lead) => lead.run(load).await,
         };
-        if let Some(reading) = reading {
-            // Its tags are known, whether or not it was kept.
-            reading.end(self, &key, &terms.tags, false);
-        }
-        answer
+        answer.noted(self, &key, reading)
     }
 }

@@ -11,27 +11,25 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    task::{JoinError, JoinHandle},
-    time::Instant,
-};
+use tokio::{task::JoinHandle, time::Instant};
 use tracing::{Instrument, Span};
 
 use super::{
+    answer::{Answer, Brought, finished, shared},
     error::{LoadError, ValueError},
     key::ValueKey,
-    stored::{CachedValue, Outcome as Returned, StoredValue, outcome_of, watched},
+    stored::{CachedValue, Hit, Outcome as Returned, outcome_of, watched},
     terms::Terms,
 };
 use crate::{
     cache::{Cache, Standing},
     entry::{Millis, Origin},
-    flight::{self, Carried, Ending, Flight, FlightId, Guard, Joined, Outcome, Purpose, Ticket},
+    flight::{self, Ending, Flight, FlightId, Guard, Joined, Outcome, Purpose, Ticket},
     invalidation::{Names, Verdict},
     key::Key,
-    policy::is_ahead,
+    policy::{Tagged, is_ahead},
     random::fraction,
-    scope::Reading,
+    scope::{Made, MadeOf, Reads, noting},
     status::Reason,
     store::remote::DEADLINE,
     timer::{after, until, within},
@@ -76,15 +74,15 @@ impl Loading {
 
 /// What memory has for somebody who would load.
 enum Look<V> {
-    Fresh(Arc<V>),
+    Fresh(Hit<V>),
     /// To be used, and perhaps refreshed by whoever found it.
-    Old(Arc<V>, bool),
+    Old(Hit<V>, bool),
     Nothing,
 }
 
 /// What there is for somebody who waits for nobody.
 pub(crate) enum Found<V> {
-    Value(Arc<V>),
+    Value(Hit<V>),
     /// Nobody else loads it.
     Lead(Box<Lead<V>>),
     /// Somebody is loading it.
@@ -100,14 +98,11 @@ pub(crate) struct Asked {
     pub(crate) is_forced: bool,
 }
 
-/// What a caller gets in the end.
-type Answer<V, E> = Result<Arc<V>, LoadError<E>>;
-
 /// What comes of asking.
 pub(super) enum Step<V, E> {
     Answer(Answer<V, E>),
     /// Answered, with a refresh to be started.
-    Refresh(Arc<V>, Lead<V>),
+    Refresh(Hit<V>, Lead<V>),
     /// Nobody else loads it.
     Lead(Lead<V>),
 }
@@ -131,7 +126,6 @@ impl Cache {
         key: &ValueKey,
         terms: &Arc<Terms<V>>,
         asked: Asked,
-        reading: &mut Option<Reading>,
     ) -> Step<V, E> {
         let alone = |is_kept| {
             let started = Instant::now().into_std();
@@ -143,11 +137,11 @@ impl Cache {
         }
         if !asked.is_forced {
             match self.look(key, terms, asked) {
-                Look::Fresh(value) => {
+                Look::Fresh(hit) => {
                     self.counters().value_hit();
-                    return Step::Answer(Ok(value));
+                    return Step::Answer(Answer::hit(hit));
                 }
-                Look::Old(value, is_refreshed) => {
+                Look::Old(hit, is_refreshed) => {
                     self.counters().value_hit();
                     let asked = Asked {
                         is_forced: true,
@@ -157,9 +151,9 @@ impl Cache {
                         is_refreshed.then(|| self.join_value(key, &terms.tags, Purpose::Fill, 0));
                     return match joined {
                         Some(Joined::Lead(guard)) => {
-                            Step::Refresh(value, self.lead_with(key, terms, asked, guard, true))
+                            Step::Refresh(hit, self.lead_with(key, terms, asked, guard, true))
                         }
-                        _ => Step::Answer(Ok(value)),
+                        _ => Step::Answer(Answer::hit(hit)),
                     };
                 }
                 Look::Nothing => {}
@@ -174,6 +168,8 @@ impl Cache {
         };
         let end = after(WAIT);
         let soft = terms.soft.map(after);
+        let asked_at = self.log().sequence();
+        let mut was_outrun = false;
         let mut failures = 0;
         while failures < 2 {
             match self.join_value(key, &terms.tags, purpose, newer_than) {
@@ -189,28 +185,29 @@ impl Cache {
                 Joined::Follow(ticket) => {
                     if let Some(soft) = soft.filter(|soft| *soft < end) {
                         if ended(&ticket, soft).await.is_none() {
-                            if let Some(value) = self.standing_in(key) {
+                            if let Some(hit) = self.standing_in(key) {
                                 self.counters().value_miss();
-                                return Step::Answer(Ok(value));
+                                return Step::Answer(Answer::hit(hit));
                             }
                         }
                     }
                     let Some(ending) = ended(&ticket, end).await else {
                         break;
                     };
-                    if let Some(reading) = reading {
-                        // What it has read may be older than what is known by now.
-                        reading.lower_to(ticket.flight().sequence());
-                    }
                     match ticket.flight().carried() {
-                        Some(carried) => match shared(carried) {
+                        Some(carried) => match shared::<V, E>(carried) {
+                            // It has read what had been invalidated when this one came: another load has not.
+                            Some(answer)
+                                if !was_outrun && answer.made.is_outrun(self, asked_at) =>
+                            {
+                                was_outrun = true;
+                            }
                             Some(answer) => {
                                 self.counters().value_miss();
                                 self.counters().value_collapsed();
-                                return Step::Answer(answer.or_else(|error| {
+                                return Step::Answer(answer.or(|| {
                                     let may_stand_in = !asked.is_forced;
-                                    let value = may_stand_in.then(|| self.standing_in(key));
-                                    value.flatten().ok_or(error)
+                                    may_stand_in.then(|| self.standing_in(key)).flatten()
                                 }));
                             }
                             // Of another type than was asked for.
@@ -223,9 +220,9 @@ impl Cache {
             }
         }
         match self.standing_in(key).filter(|_| !asked.is_forced) {
-            Some(value) => {
+            Some(hit) => {
                 self.counters().value_miss();
-                Step::Answer(Ok(value))
+                Step::Answer(Answer::hit(hit))
             }
             None => alone(true),
         }
@@ -242,9 +239,9 @@ impl Cache {
             Found::Lead(Box::new(lead))
         };
         if self.is_enabled() {
-            if let Look::Fresh(value) = self.look(key, terms, Asked::default()) {
+            if let Look::Fresh(hit) = self.look(key, terms, Asked::default()) {
                 self.counters().value_hit();
-                return Found::Value(value);
+                return Found::Value(hit);
             }
             if !Loading::holds(self.id(), &key.key) {
                 return match self.join_value(key, &terms.tags, Purpose::Fill, 0) {
@@ -314,9 +311,10 @@ impl Cache {
     }
 
     fn look<V: CachedValue>(&self, key: &ValueKey, terms: &Terms<V>, asked: Asked) -> Look<V> {
-        let Some((stored, value, stale)) = self.usable_value(key) else {
+        let Some((hit, stale)) = self.usable_value(key) else {
             return Look::Nothing;
         };
+        let stored = &hit.stored;
         let now = self.now();
         match stale {
             None => {
@@ -324,38 +322,35 @@ impl Cache {
                 let is_ahead =
                     asked.is_detached && is_ahead(left, stored.cost, terms.eagerness, fraction);
                 match is_ahead && stored.try_ahead(now) {
-                    true => Look::Old(value, true),
-                    false => Look::Fresh(value),
+                    true => Look::Old(hit, true),
+                    false => Look::Fresh(hit),
                 }
             }
             Some(stale) if asked.is_detached && stale < stored.staleness.while_revalidate => {
                 // Where that fails, the next one tries a second later.
-                Look::Old(value, stored.try_ahead(now))
+                let is_refreshed = stored.try_ahead(now);
+                Look::Old(hit, is_refreshed)
             }
             Some(_) => Look::Nothing,
         }
     }
 
     /// What stands in for a load that fails, or takes too long.
-    fn standing_in<V: CachedValue>(&self, key: &ValueKey) -> Option<Arc<V>> {
-        let (stored, value, stale) = self.usable_value(key)?;
-        let may_stand_in = stale.is_none_or(|stale| stale < stored.staleness.if_error);
-        may_stand_in.then_some(value)
+    fn standing_in<V: CachedValue>(&self, key: &ValueKey) -> Option<Hit<V>> {
+        let (hit, stale) = self.usable_value(key)?;
+        let may_stand_in = stale.is_none_or(|stale| stale < hit.stored.staleness.if_error);
+        may_stand_in.then_some(hit)
     }
 
     /// A value that was not invalidated, and for how long it has been stale.
-    fn usable_value<V: CachedValue>(
-        &self,
-        key: &ValueKey,
-    ) -> Option<(Arc<StoredValue>, Arc<V>, Option<Millis>)> {
+    fn usable_value<V: CachedValue>(&self, key: &ValueKey) -> Option<(Hit<V>, Option<Millis>)> {
         let stored = self.memory().find_value(&key.key)?;
         let now = self.now();
         let stale = stored.lifetime(self.log())?.stale_for(now);
         if self.standing(&stored, now) != Standing::Good {
             return None;
         }
-        let value = stored.get()?;
-        Some((stored, value, stale))
+        Some((stored.hit()?, stale))
     }
 
     /// Keeps what was loaded, where it can be kept.
@@ -364,15 +359,26 @@ impl Cache {
         key: &ValueKey,
         value: &Arc<V>,
         terms: &Terms<V>,
-        origin: Origin,
+        (origin, made_of): (Origin, &MadeOf),
         cost: Millis,
     ) {
-        let life = match terms.life_of(&**value, self.now()) {
+        let mut life = match terms.life_of(&**value, self.now()) {
             Some(life) => life,
             None if outcome_of(&**value) == Returned::Failed => {
                 return self.counters().refusal(Reason::InnerError);
             }
             None => return,
+        };
+        // As a response is tagged with what it was made from, and no newer than that.
+        match self.tags_of(made_of) {
+            Ok(tags) => life.tags = tags,
+            Err(reason) => return self.counters().refusal(reason),
+        }
+        let origin = Origin {
+            sequence: made_of
+                .lowest
+                .map_or(origin.sequence, |lowest| lowest.min(origin.sequence)),
+            ..origin
         };
         match self.checked_value(value.clone(), life, watched(origin, cost)) {
             // An invalidation came while it was loaded.
@@ -380,6 +386,13 @@ impl Cache {
             Ok(stored) => self.keep_value(key, stored),
             Err(error) => self.not_kept(key, &error),
         }
+    }
+
+    fn tags_of(&self, made_of: &MadeOf) -> Result<Box<[Box<str>]>, Reason> {
+        let dependencies = made_of.dependencies.as_ref().ok_or(Reason::TooManyTags)?;
+        let dependencies = dependencies.iter().map(|dependency| &**dependency);
+        let tagged = Tagged::default().made_of(dependencies, &made_of.tags)?;
+        Ok(tagged.tags)
     }
 
     pub(super) fn not_kept(&self, key: &ValueKey, error: &ValueError) {
@@ -401,17 +414,6 @@ async fn ended(ticket: &Ticket, end: Instant) -> Option<Ending> {
     }
 }
 
-/// What somebody else's load brought, as the types that this one expects.
-fn shared<V: CachedValue, E: Send + Sync + 'static>(carried: Carried) -> Option<Answer<V, E>> {
-    match carried {
-        Ok(value) => value.downcast().ok().map(Ok),
-        Err(error) => {
-            let error = error.downcast::<LoadError<E>>().ok()?;
-            Some(Err(LoadError::clone(&error)))
-        }
-    }
-}
-
 impl<V: CachedValue> Lead<V> {
     /// Loads, polled by whoever asked.
     pub(super) async fn run<R, E, F, Loaded>(self, load: F) -> Answer<V, E>
@@ -421,15 +423,17 @@ impl<V: CachedValue> Lead<V> {
         F: FnOnce() -> Loaded,
         Loaded: Future<Output = Result<R, E>>,
     {
-        if let Some(value) = self.look_again().await {
-            self.guard.bring(Ok(value.clone()));
-            return Ok(value);
+        if let Some(hit) = self.look_again().await {
+            self.guard.bring(Ok(Brought::hit(&hit)));
+            return Answer::hit(hit);
         }
         self.cache.counters().value_load();
         let began = self.cache.now();
-        let load = LOADING.scope(self.loading(self.outer.clone()), async { load().await });
+        let reads = Reads::of_load(&self.cache);
+        let load = noting(reads.clone(), async { load().await });
+        let load = LOADING.scope(self.loading(self.outer.clone()), load);
         let loaded = limited(self.terms.hard, load).await;
-        self.bring(loaded.map(Into::into), began)
+        self.bring(loaded.map(Into::into), began, &reads)
     }
 
     pub(crate) fn key(&self) -> &ValueKey {
@@ -437,7 +441,7 @@ impl<V: CachedValue> Lead<V> {
     }
 
     /// What has come between the look-up and the start of this flight, or is in the remote store.
-    async fn look_again(&self) -> Option<Arc<V>> {
+    async fn look_again(&self) -> Option<Hit<V>> {
         let (cache, key, guard) = (&self.cache, &self.key, &self.guard);
         if self.asked.is_forced || !cache.is_enabled() {
             return None;
@@ -467,12 +471,13 @@ impl<V: CachedValue> Lead<V> {
         })
     }
 
-    /// Keeps what a load has brought that began then, and tells those who wait.
+    /// Keeps what a load has brought that began then and has read this, and tells those who wait.
     fn bring<E: Send + Sync + 'static>(
         self,
         loaded: Result<Arc<V>, LoadError<E>>,
         began: Millis,
-    ) -> Result<Arc<V>, LoadError<E>> {
+        reads: &Reads,
+    ) -> Answer<V, E> {
         let Self {
             cache,
             key,
@@ -482,22 +487,34 @@ impl<V: CachedValue> Lead<V> {
             is_kept,
             ..
         } = self;
-        match loaded {
+        let origin = guard.flight().origin();
+        let made_of = reads.made_of().by_load(&terms.tags, origin.sequence);
+        let made_of = Arc::new(made_of);
+        let made = Made::Loaded(made_of.clone());
+        match &loaded {
             Ok(value) => {
                 if is_kept {
                     let cost = cache.now().saturating_sub(began);
-                    cache.keep_loaded(&key, &value, &terms, guard.flight().origin(), cost);
+                    cache.keep_loaded(&key, value, &terms, (origin, &made_of), cost);
                 }
-                guard.bring(Ok(value.clone()));
-                Ok(value)
+                guard.bring(Ok(Arc::new(Brought {
+                    what: value.clone(),
+                    made: made.clone(),
+                })));
             }
-            Err(error) => {
-                guard.bring(Err(Arc::new(error.clone())));
-                let may_stand_in = !asked.is_forced;
-                let value = may_stand_in.then(|| cache.standing_in(&key));
-                value.flatten().ok_or(error)
-            }
+            Err(error) => guard.bring(Err(Arc::new(Brought {
+                what: error.clone(),
+                made: made.clone(),
+            }))),
         }
+        let answer = Answer {
+            result: loaded,
+            made,
+        };
+        answer.or(|| {
+            let may_stand_in = !asked.is_forced;
+            may_stand_in.then(|| cache.standing_in(&key)).flatten()
+        })
     }
 
     /// Loads in a task, which goes on when whoever asked is dropped.
@@ -515,15 +532,15 @@ impl<V: CachedValue> Lead<V> {
         let mut task: JoinHandle<_> = detached.spawn(self.run(load).instrument(Span::current()));
         if let Some(soft) = soft {
             match within(soft, &mut task).await {
-                Some(joined) => return finished(joined),
+                Some(joined) => return finished(joined).unwrap_or_else(Answer::closed),
                 None => {
-                    if let Some(value) = cache.standing_in(&key) {
-                        return Ok(value);
+                    if let Some(hit) = cache.standing_in(&key) {
+                        return Answer::hit(hit);
                     }
                 }
             }
         }
-        finished(task.await)
+        finished(task.await).unwrap_or_else(Answer::closed)
     }
 
     /// Loads in a task for which nobody waits.
@@ -556,28 +573,29 @@ async fn limited<V, E>(
 }
 
 /// Loads for several keys together, which are led all at once; `load` is told which of them are needed.
+/// What it reads is noted for each of them.
 pub(crate) async fn load_together<V, E, F, Loading>(
     leads: Vec<Lead<Option<V>>>,
     load: F,
-) -> Result<Vec<Arc<Option<V>>>, LoadError<E>>
+) -> Vec<Answer<Option<V>, E>>
 where
     Option<V>: CachedValue,
     E: Send + Sync + 'static,
     F: FnOnce(Vec<usize>) -> Loading,
     Loading: Future<Output = Result<Vec<Arc<Option<V>>>, E>>,
 {
-    let mut values = Vec::with_capacity(leads.len());
+    let mut answers = Vec::with_capacity(leads.len());
     let mut missing = Vec::new();
     for (at, lead) in leads.into_iter().enumerate() {
         let found = lead.look_again().await;
         match &found {
-            Some(value) => lead.guard.bring(Ok(value.clone())),
+            Some(hit) => lead.guard.bring(Ok(Brought::hit(hit))),
             None => missing.push((at, lead)),
         }
-        values.push(found);
+        answers.push(found.map(Answer::hit));
     }
     let Some((_, first)) = missing.first() else {
-        return Ok(values.into_iter().flatten().collect());
+        return answers.into_iter().flatten().collect();
     };
     let (cache, hard) = (first.cache.clone(), first.terms.hard);
     let began = cache.now();
@@ -586,12 +604,13 @@ where
         cache.counters().value_load();
         loading = Some(lead.loading(loading));
     }
+    let reads = Reads::of_load(&cache);
     let load = load(missing.iter().map(|(at, _)| *at).collect());
+    let load = noting(reads.clone(), load);
     let loaded = match loading {
         Some(loading) => limited(hard, LOADING.scope(loading, load)).await,
         None => limited(hard, load).await,
     };
-    let mut failed = None;
     let (error, mut loaded) = match loaded {
         Ok(loaded) => (None, loaded.into_iter()),
         Err(error) => (Some(error), Vec::new().into_iter()),
@@ -601,27 +620,7 @@ where
             Some(error) => Err(error.clone()),
             None => Ok(loaded.next().unwrap_or_default()),
         };
-        match lead.bring(loaded, began) {
-            Ok(value) => values[at] = Some(value),
-            Err(error) => failed = failed.or(Some(error)),
-        }
+        answers[at] = Some(lead.bring(loaded, began, &reads));
     }
-    match failed {
-        Some(error) => Err(error),
-        None => Ok(values.into_iter().flatten().collect()),
-    }
-}
-
-/// What came of a task: its panic is that of whoever waits for it.
-pub(crate) fn finished<T, E>(
-    joined: Result<Option<Result<T, LoadError<E>>>, JoinError>,
-) -> Result<T, LoadError<E>> {
-    match joined {
-        Ok(Some(answer)) => answer,
-        Ok(None) => Err(ValueError::Closed.into()),
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(ValueError::Closed.into()),
-        },
-    }
+    answers.into_iter().flatten().collect()
 }

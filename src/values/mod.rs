@@ -4,6 +4,7 @@
 //! those of responses; here is what is peculiar to values: keys that are texts ([`key`], [`text`]), entries
 //! that are an `Arc` of their own type ([`stored`]), and what callers see of it ([`client`]).
 
+mod answer;
 mod client;
 mod entry;
 mod error;
@@ -18,6 +19,13 @@ pub(crate) mod terms;
 mod text;
 mod wrap;
 
+pub(crate) use self::{
+    answer::{Answer, finished},
+    load::{Asked, Found, Lead, load_together},
+    options::{Making, options},
+    stored::StoredValue,
+    terms::{Terms, Ttl, checked_ttl},
+};
 pub use self::{
     entry::ValueEntry,
     error::{LoadError, ValueError},
@@ -25,10 +33,4 @@ pub use self::{
     set::SetValue,
     stored::CachedValue,
     wrap::CachedFn,
-};
-pub(crate) use self::{
-    load::{Asked, Found, Lead, finished, load_together},
-    options::{Making, options},
-    stored::StoredValue,
-    terms::{Terms, Ttl, checked_ttl},
 };

@@ -129,7 +129,8 @@ impl Cache {
     /// forgotten in any case.
     ///
     /// It is kept only if nothing else has selected the key since then: of two writes that overlap nobody knows
-    /// which one the source has.
+    /// which one the source has. What other nodes have selected meanwhile may be heard of later: it is kept as of
+    /// `since`, so that this makes it unusable, and is not written for others before it would have been heard.
     pub(crate) fn keep_saved<V: CachedValue>(
         &self,
         key: &ValueKey,
@@ -143,13 +144,15 @@ impl Cache {
         };
         let judged_at = self.log().sequence().local;
         let is_alone = self.log().judge(since, &key.subject, names) == Verdict::Usable;
-        let origin = self.record_of(key);
+        let mut origin = self.record_of(key);
+        origin.sequence.shared = since.shared;
         // What came between these two lines may have been the same key.
         let is_next = origin.sequence.local == judged_at + 1;
         let life = terms.life_of(value, self.now());
         let kept = life.filter(|_| is_alone && is_next).map(|life| {
             let mut watched = Watched::new(origin.clone());
             watched.record = Some(origin.sequence.local);
+            watched.is_sole = true;
             self.checked_value(value.clone(), life, watched)
         });
         match kept {

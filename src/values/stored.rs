@@ -72,6 +72,12 @@ impl Deref for StoredValue {
     }
 }
 
+/// A value that may be used, of the type that was asked for, and what is known of it.
+pub(crate) struct Hit<V> {
+    pub(crate) value: Arc<V>,
+    pub(crate) stored: Arc<StoredValue>,
+}
+
 /// For how long a value is kept, and what it can be selected by.
 #[derive(Debug, Clone)]
 pub(crate) struct Life {
@@ -111,8 +117,12 @@ impl StoredValue {
 
     /// The value, where it is one of this type.
     #[inline]
-    pub(crate) fn get<V: CachedValue>(&self) -> Option<Arc<V>> {
-        self.value.clone().downcast().ok()
+    pub(crate) fn hit<V: CachedValue>(self: Arc<Self>) -> Option<Hit<V>> {
+        let value = self.value.clone().downcast().ok()?;
+        Some(Hit {
+            value,
+            stored: self,
+        })
     }
 
     /// What a store outside of this process had, where it is a value of this type.

@@ -13,7 +13,7 @@ use super::{
     terms::{Terms, Ttl},
     text::push_args,
 };
-use crate::cache::Cache;
+use crate::{cache::Cache, invalidated::Invalidated};
 
 type Loading<V, E> = Pin<Box<dyn Future<Output = Result<V, E>> + Send>>;
 type LoadFn<A, V, E> = dyn Fn(A) -> Loading<V, E> + Send + Sync;
@@ -207,7 +207,7 @@ where
     /// # Errors
     ///
     /// When the argument makes no key.
-    pub async fn forget(&self, argument: A) -> Result<(), ValueError> {
+    pub async fn forget(&self, argument: A) -> Result<Invalidated, ValueError> {
         self.cache.delete((self.key)(&argument)?).await
     }
 

@@ -16,7 +16,7 @@ use crate::support::{
     dice::Dice,
     eventually,
     fault_proxy::{Fault, FaultProxy},
-    get,
+    get, get_with,
     redis_server::RedisServer,
 };
 
@@ -228,4 +228,46 @@ async fn a_page_made_from_an_old_value_on_another_node_is_new_as_soon_as_that_he
         })
         .await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_made_from_an_old_value_looks_no_newer_than_that_though_its_node_has_seen_a_later_number()
+ {
+    let (server, table) = (RedisServer::start(), Rows::default());
+    let proxy = FaultProxy::start(server.addr());
+    let writer = Node::connected(Cache::redis(server.url(), "seen"), &table).await;
+    let reader = Node::connected(Cache::redis(proxy.url(), "seen"), &table).await;
+    let mut made_from_old = 0;
+    for version in 1..=8 {
+        reader.rows.get(0).await.expect("it never fails");
+        proxy.set(Fault::DelayMessages(Duration::from_millis(500)));
+        writer.rows.save(0, version).await.expect("it never fails");
+        let done = writer.cache.invalidate(Selector::tag("to be told"));
+        done.everywhere().await.expect("told");
+        let acknowledged = Instant::now();
+        // The answer to this has a later number than the record of the row, which is still on its way.
+        let done = reader.cache.invalidate(Selector::tag("other"));
+        done.everywhere().await.expect("told");
+        // Not looked up in Redis, whose answer would have the log read.
+        let anew = get_with(&reader.app, "/0", &[("cache-control", "no-cache")]);
+        made_from_old += usize::from(anew.await.text() != version.to_string());
+        loop {
+            let asked = acknowledged.elapsed();
+            let shown = get(&reader.app, "/0").await.text().to_owned();
+            if shown == version.to_string() {
+                break;
+            }
+            assert!(
+                asked < SOON,
+                "it shows {shown} after {asked:?}, not {version}"
+            );
+            tokio::task::yield_now().await;
+        }
+        proxy.set(Fault::None);
+        eventually("messages come", || {
+            reader.cache.health().is_hearing() == Some(true)
+        })
+        .await;
+    }
+    assert!(made_from_old > 0, "no page was made from an old value");
 }

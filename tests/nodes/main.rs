@@ -25,6 +25,8 @@ mod pending;
 #[cfg(feature = "redis")]
 mod purging;
 #[cfg(feature = "redis")]
+mod saves;
+#[cfg(feature = "redis")]
 mod sentinel;
 #[cfg(feature = "redis")]
 mod suite;

@@ -28,8 +28,18 @@ async fn without_redis_an_invalidation_is_pending_and_works_here_at_once() {
     assert_eq!(first.shows("/page").await, 1, "here at once");
     within_a_second(&second, "/page", 1).await; // It is not sure of what it has.
 
+    let of_values = [
+        first.cache.delete("user:42").await.unwrap(),
+        first.cache.delete_many(["a", "b"]).await.unwrap(),
+        first.cache.delete_pattern("user:*").await,
+    ];
+    assert!(of_values.iter().all(|done| done.is_pending()));
+
     server.restart();
     eventually("they are told", || !done.is_pending()).await;
+    for done in of_values {
+        done.everywhere().await.expect("told");
+    }
     done.everywhere().await.expect("told");
     assert_eq!(second.shows("/page").await, 1);
     assert!(first.cache.stats().remote().told() >= 2);

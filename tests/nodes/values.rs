@@ -138,3 +138,43 @@ async fn what_was_set_while_redis_was_away_is_not_older_than_what_others_have() 
         tokio::task::yield_now().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_made_of_a_value_is_invalidated_with_it_on_every_node() {
+    let server = RedisServer::start();
+    let (one, other) = two(&server).await;
+    let minute = Duration::from_secs(60);
+    let sum = async |cache: &Cache| {
+        let part = || async { *cache.get::<u64>("part").await.unwrap().unwrap_or_default() };
+        let half = || async { *cache.get_or_set("half", minute, part).await.unwrap() };
+        *cache.get_or_set("sum", minute, half).await.unwrap()
+    };
+    for round in 1..=20_u64 {
+        let (here, there) = if round % 2 == 0 {
+            (&one, &other)
+        } else {
+            (&other, &one)
+        };
+        here.set("part", round).await.unwrap();
+        let selected = here.invalidate(Selector::tag("told after that"));
+        selected.everywhere().await.expect("told");
+        assert_eq!(sum(here).await, round, "at once on the same node");
+        eventually("it is written", || {
+            here.stats().remote().outbox_bytes() == 0
+        })
+        .await;
+        let begin = Instant::now();
+        loop {
+            let asked = begin.elapsed();
+            let known = sum(there).await;
+            if known == round {
+                break;
+            }
+            assert!(asked < Duration::from_millis(1_500), "{known}, not {round}");
+            tokio::task::yield_now().await;
+        }
+    }
+    // Its tags went to the store with it: there the node has it from.
+    let loads = |cache: &Cache| cache.stats().value_loads();
+    assert!(loads(&one) + loads(&other) < 80, "nothing is shared");
+}

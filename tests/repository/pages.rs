@@ -5,10 +5,10 @@ use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 use axum::body::Body;
 use http::Response;
 use tokio::sync::Notify;
-use tower_response_cache::{Cache, CachePolicy, ResponseCacheLayer, Scope, Selector, Tags};
+use tower_response_cache::{Cache, CachePolicy, ResponseCacheLayer, Scope, Selector, Source, Tags};
 
 use crate::{
-    support::{App, Origin, get, in_memory, settle},
+    support::{App, Origin, get, in_memory, loads::Loads, settle},
     table::Table,
 };
 
@@ -159,6 +159,123 @@ async fn a_page_made_from_a_load_that_was_outrun_is_not_used_again() {
     go.notify_one();
     assert!(!get(&app, "/one").await.is_hit());
     assert!(get(&app, "/one").await.is_hit());
+}
+
+#[tokio::test]
+async fn a_page_made_from_what_is_stale_softly_looks_no_newer_than_that() {
+    let (cache, loads) = (in_memory(), Loads::default());
+    cache.set("b", 0_usize).await.unwrap();
+    let held = loads.clone();
+    let app = pages(&cache, move |cache, path| {
+        let loads = held.clone();
+        Box::pin(async move {
+            let mut shown = String::new();
+            for key in path.chars().skip(1) {
+                let loads = loads.clone();
+                let entry = cache.entry(key.to_string());
+                let entry = entry.tags(["t"]).stale_while_revalidate(MINUTE);
+                let load = move || async move { loads.held().await };
+                shown += &entry.get_or_set(load).await.unwrap().to_string();
+            }
+            shown
+        })
+    });
+    loads.open();
+    assert_eq!(get(&app, "/a").await.text(), "1");
+    cache.invalidate(Selector::tag("t").soft());
+    // Pages that were not there before the invalidation, made from what it has made stale.
+    for (path, shown) in [("/ab", "10"), ("/ba", "01"), ("/ab", "10"), ("/ba", "01")] {
+        let answer = get(&app, path).await;
+        assert_eq!((answer.text(), answer.is_hit()), (shown, false), "{path}");
+    }
+    settle().await;
+    assert_eq!(loads.calls(), 2, "one refresh");
+    loads.open();
+    settle().await;
+    for (path, shown) in [("/ab", "20"), ("/ba", "02")] {
+        assert_eq!(get(&app, path).await.text(), shown);
+        let again = get(&app, path).await;
+        assert_eq!((again.text(), again.is_hit()), (shown, true), "{path}");
+    }
+}
+
+/// Rows that are made of the value `rate`.
+struct Rated(Cache);
+
+impl Source for Rated {
+    type Key = u64;
+    type Value = u64;
+    type Error = u64;
+
+    async fn load(&self, key: &u64) -> Result<Option<u64>, u64> {
+        let rate = value(&self.0, "rate").await;
+        match key {
+            0 => Ok(None),
+            // In place of a value.
+            9 => Err(rate.unwrap_or_default()),
+            _ => Ok(Some(key * rate.unwrap_or_default())),
+        }
+    }
+    async fn save(&self, _: &u64, _: &u64) -> Result<(), u64> {
+        Ok(())
+    }
+    async fn delete(&self, _: &u64) -> Result<(), u64> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_page_depends_on_what_its_values_were_made_of() {
+    let cache = in_memory();
+    let rows = cache.repository("row", Rated(cache.clone()));
+    let double = {
+        let rows = rows.clone();
+        cache.wrap("double", MINUTE, move |key: u64| {
+            let rows = rows.clone();
+            async move { rows.get(key).await.unwrap().map(|row| 2 * row) }
+        })
+    };
+    let app = pages(&cache, move |cache, path| {
+        let (rows, double) = (rows.clone(), double.clone());
+        Box::pin(async move {
+            match &*path {
+                "/row" => format!("{:?}", rows.get(1).await),
+                "/none" => format!("{:?}", rows.get(0).await),
+                "/error" => format!("{:?}", rows.get(9).await),
+                "/many" => format!("{:?}", rows.get_many([0, 1, 2]).await),
+                "/errors" => format!("{:?}", rows.get_many([2, 9]).await),
+                "/double" => format!("{:?}", double.get(1).await),
+                "/double/none" => format!("{:?}", double.get(0).await),
+                "/exists" => format!("{:?}", cache.exists("double:1").await),
+                _ => format!("{:?}", cache.get::<Option<u64>>("double:1").await),
+            }
+        })
+    });
+    // Some of them load what the others find.
+    let paths = [
+        "/double",
+        "/double/none",
+        "/row",
+        "/none",
+        "/error",
+        "/many",
+        "/errors",
+        "/exists",
+        "/get",
+    ];
+    for round in 1..4_u64 {
+        let mut shown = Vec::new();
+        for path in paths {
+            let answer = get(&app, path).await;
+            assert!(!answer.is_hit(), "{path} in round {round}");
+            shown.push(answer.text().to_owned());
+        }
+        for (path, shown) in paths.iter().zip(shown) {
+            let answer = get(&app, path).await;
+            assert_eq!((answer.text(), answer.is_hit()), (&*shown, true), "{path}");
+        }
+        cache.set("rate", round).await.unwrap();
+    }
 }
 
 #[tokio::test]

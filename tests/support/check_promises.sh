@@ -8,7 +8,7 @@ known=$(mktemp)
 trap 'rm -f "$known"' EXIT
 list() { cargo test --quiet --all-features "$@" -- --list 2>/dev/null | sed -n 's/: test$//p'; }
 list --workspace --lib > "$known"
-list --test '*' --examples | sed 's/^.*:://' >> "$known"
+list --workspace --test '*' --examples | sed 's/^.*:://' >> "$known"
 cargo bench --quiet --profile dev --all-features --benches -- --list 2>/dev/null | sed -n 's/: benchmark$/ /p' | sed 's/^/bench:/;s/ $//' >> "$known"
 failed=0
 lines=0

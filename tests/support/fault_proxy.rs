@@ -35,6 +35,8 @@ pub enum Fault {
     None,
     /// Each reply is on its way for so long; those behind it are not sooner.
     Delay(Range<Duration>),
+    /// Each message of a channel is on its way for so long; replies are not.
+    DelayMessages(Duration),
     /// The connections of this moment end; later ones live.
     Cut,
     /// A connection ends within a reply, with this probability.
@@ -379,6 +381,10 @@ impl Replies {
             Fault::Delay(range) => {
                 let width = range.end.saturating_sub(range.start);
                 let after = range.start + width.mul_f64(self.random.part());
+                self.last_due = self.last_due.max(Instant::now() + after);
+                shared.count(|counts| counts.delayed += 1);
+            }
+            Fault::DelayMessages(after) if reply[0] == b'>' => {
                 self.last_due = self.last_due.max(Instant::now() + after);
                 shared.count(|counts| counts.delayed += 1);
             }

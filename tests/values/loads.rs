@@ -226,7 +226,7 @@ async fn a_load_that_was_outrun_by_a_deletion_or_a_newer_value_is_not_kept() {
         let old = tokio::spawn(held(cache.clone(), loads.clone()));
         settle().await;
         let left = match change {
-            Change::Delete => cache.delete("a").await.map(|()| None).unwrap(),
+            Change::Delete => cache.delete("a").await.map(|_| None).unwrap(),
             Change::Pattern => {
                 cache.delete_pattern("*").await;
                 None

@@ -8,4 +8,5 @@ mod client;
 mod functions;
 mod loads;
 mod macros;
+mod nested;
 mod stale;

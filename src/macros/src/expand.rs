@@ -18,6 +18,7 @@ pub(crate) fn cached(options: TokenStream, function: TokenStream) -> Result<Toke
         prefix,
         ttl,
         key,
+        krate,
     } = parse2(options)?;
     let ItemFn {
         attrs,
@@ -58,7 +59,10 @@ pub(crate) fn cached(options: TokenStream, function: TokenStream) -> Result<Toke
         .iter()
         .map(|part| quote_spanned!(part.span()=> &(#part)));
 
-    let krate = quote!(::tower_response_cache);
+    let krate = match krate {
+        Some(path) => path.to_token_stream(),
+        None => quote!(::tower_response_cache),
+    };
     let (call, returns) = match &error {
         None => (
             quote!(get_or_set::<#value, _, _>),
@@ -227,11 +231,12 @@ mod tests {
             (message(r#"prefix = "user", ttl = "5m""#, FUNCTION), "`cache` is missing: say where to keep it, such as `cache = self.cache`"),
             (message(r#"cache = C, ttl = "5m""#, FUNCTION), "`prefix` is missing: name the values, such as `prefix = \"user\"`"),
             (message(r#"cache = C, prefix = "user""#, FUNCTION), "`ttl` is missing: say how long to keep them, such as `ttl = \"5m\"`"),
-            (message("size = 5", FUNCTION), "there is no option `size`; there are cache, prefix, ttl and key"),
+            (message("size = 5", FUNCTION), "there is no option `size`; there are cache, prefix, ttl, key and crate"),
             (message("cache = A, cache = B", FUNCTION), "`cache` is said twice"),
             (message(r#"prefix = "a:b""#, FUNCTION), "a prefix has no : or * or % in it, which tell its arguments apart"),
             (message(r#"prefix = """#, FUNCTION), "an empty prefix names nothing; give one, such as \"user\""),
             (message(r#"cache = self.cache, prefix = "user", ttl = "5m""#, FUNCTION), "there is no `self` in a function without a receiver"),
+            (message("crate = \"a-b\"", FUNCTION), "\"a-b\" is no path of a crate: write one such as \"cache\" or \"crate::cache\""),
             (ttl("5 minutes"), "\"5 minutes\" is no ttl: write a whole number and ms, s, m, h or d, such as \"5m\""),
             (ttl("5"), "\"5\" is no ttl: write a whole number and ms, s, m, h or d, such as \"5m\""),
             (ttl("0s"), "a ttl of nothing stores nothing; give at least \"1ms\""),

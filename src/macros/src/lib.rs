@@ -17,6 +17,8 @@ use proc_macro::TokenStream;
 /// - `key`: what the result depends on: an expression, or several in parentheses. Default: all arguments, up
 ///   to six, each of which must be `Serialize`. `self` is not one of them: name a field of it here, where the
 ///   result depends on it.
+/// - `crate`: where `tower_response_cache` is, as a path in a string, where it is renamed or re-exported
+///   (`crate = "my_framework::cache"`). Default: `::tower_response_cache`.
 ///
 /// What is written as `-> T` returns `Result<Arc<T>, ValueError>`, and what is written as `-> Result<T, E>`
 /// returns `Result<Arc<T>, LoadError<E>>`, as by hand; so it cannot stand on a method of a trait's. Errors and

@@ -2,7 +2,8 @@
 
 use proc_macro2::Span;
 use syn::{
-    Error, Expr, Ident, LitStr, Result, Token,
+    Error, Expr, Ident, LitStr, Path, Result, Token,
+    ext::IdentExt,
     parse::{Parse, ParseStream},
 };
 
@@ -13,22 +14,26 @@ pub(crate) struct Options {
     /// In milliseconds.
     pub(crate) ttl: u64,
     pub(crate) key: Option<Expr>,
+    /// Where `tower_response_cache` is, if not there.
+    pub(crate) krate: Option<Path>,
 }
 
 impl Parse for Options {
     fn parse(input: ParseStream<'_>) -> Result<Self> {
-        let (mut cache, mut prefix, mut ttl, mut key) = (None, None, None, None);
+        let (mut cache, mut prefix, mut ttl, mut key, mut krate) = (None, None, None, None, None);
         while !input.is_empty() {
-            let name: Ident = input.parse()?;
+            // `crate` is a keyword.
+            let name = input.call(Ident::parse_any)?;
             input.parse::<Token![=]>()?;
             let is_second = match name.to_string().as_str() {
                 "cache" => cache.replace(input.parse::<Expr>()?).is_some(),
                 "prefix" => prefix.replace(checked_prefix(input.parse()?)?).is_some(),
                 "ttl" => ttl.replace(millis(&input.parse()?)?).is_some(),
                 "key" => key.replace(input.parse::<Expr>()?).is_some(),
+                "crate" => krate.replace(path(&input.parse()?)?).is_some(),
                 other => {
                     let message = format!(
-                        "there is no option `{other}`; there are cache, prefix, ttl and key"
+                        "there is no option `{other}`; there are cache, prefix, ttl, key and crate"
                     );
                     return Err(Error::new(name.span(), message));
                 }
@@ -55,12 +60,23 @@ impl Parse for Options {
                 "`ttl` is missing: say how long to keep them, such as `ttl = \"5m\"`",
             )?,
             key,
+            krate,
         })
     }
 }
 
 fn required<T>(option: Option<T>, message: &str) -> Result<T> {
     option.ok_or_else(|| Error::new(Span::call_site(), message))
+}
+
+fn path(literal: &LitStr) -> Result<Path> {
+    literal.parse_with(Path::parse_mod_style).map_err(|_| {
+        let message = format!(
+            "{:?} is no path of a crate: write one such as \"cache\" or \"crate::cache\"",
+            literal.value()
+        );
+        Error::new(literal.span(), message)
+    })
 }
 
 fn checked_prefix(prefix: LitStr) -> Result<LitStr> {

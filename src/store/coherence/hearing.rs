@@ -108,6 +108,7 @@ impl Coherence {
         self.log.saw(number);
         self.caught.fetch_max(number, Ordering::AcqRel);
         self.hardened.notify_one();
+        self.changed.notify_waiters();
         if !was_sure && before > 0 {
             self.assert_again();
         }

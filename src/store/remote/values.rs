@@ -120,8 +120,17 @@ impl Inner {
         let (Some(record), Some(coherence)) = (value.record, &self.coherence) else {
             return Some(sequence);
         };
-        let shared = within(TOLD_WITHIN, coherence.number_of(record)).await?;
-        Some(Sequence { shared, ..sequence })
+        let told = async {
+            let shared = coherence.number_of(record).await;
+            if value.is_sole {
+                coherence.caught_up_to(shared).await;
+            }
+            shared
+        };
+        let shared = within(TOLD_WITHIN, told).await?;
+        // By now every record is known that came before its own.
+        let is_sole = !value.is_sole || value.verdict(&self.log) == Verdict::Usable;
+        is_sole.then_some(Sequence { shared, ..sequence })
     }
 
     /// Says whether there was anything to be written.
