@@ -231,7 +231,7 @@ pub(crate) struct Entry {
     pub(crate) head: Arc<StoredHead>,
     pub(crate) body: Bytes,
     /// What the head has allocated; an entry is weighed more than once.
-    fields: usize,
+    fields: u32,
     /// The body is a part of something larger, which it keeps alive.
     pub(crate) is_slice: bool,
     watched: Watched,
@@ -375,7 +375,7 @@ impl Watched {
 impl Entry {
     pub(crate) fn new(head: Arc<StoredHead>, body: Bytes, origin: Origin) -> Self {
         Self {
-            fields: head.heap_size(),
+            fields: u32::try_from(head.heap_size()).unwrap_or(u32::MAX),
             head,
             body,
             is_slice: false,
@@ -433,14 +433,14 @@ impl Entry {
 
     /// The bytes that this entry occupies, with the key it is stored under.
     pub(crate) fn weight(&self, key: usize) -> u64 {
-        (OVERHEAD + key + self.body.len() + self.fields) as u64
+        (OVERHEAD + key + self.body.len() + self.fields as usize) as u64
     }
 }
 
 /// What an entry costs besides key, fields and body: the two allocations that hold it with
 /// their counts, the map's slots with the room that growing tables hold in reserve, the place
 /// in the queue of expiry, and the headers of the allocator's blocks.
-pub(crate) const OVERHEAD: usize = 512;
+pub(crate) const OVERHEAD: usize = 528;
 
 /// What a header map has allocated, for one whose values have bytes of their own.
 fn heap_size(headers: &HeaderMap) -> usize {
