@@ -6,12 +6,17 @@
 //! would be a cost for several threads.
 #![allow(missing_docs, clippy::print_stdout)]
 
+#[path = "support/handler.rs"]
+#[allow(dead_code, reason = "each bench takes what it needs of it")]
+mod handler;
 #[path = "support/herd.rs"]
 mod herd;
 #[path = "support/herd_invalidation.rs"]
 mod herd_invalidation;
 #[path = "support/herd_sockets.rs"]
 mod herd_sockets;
+#[path = "support/hit_time.rs"]
+mod hit_time;
 #[cfg(feature = "redis")]
 #[path = "support/nodes.rs"]
 mod nodes;
@@ -72,8 +77,10 @@ fn is_selected(name: &str) -> bool {
 }
 
 fn main() -> ExitCode {
-    let mut names = vec![DECODING, herd_sockets::NAME, value_hit::NAME];
+    let mut names = vec![DECODING, value_hit::NAME];
+    names.extend(hit_time::NAMES);
     names.extend(herd::NAMES);
+    names.push(herd_sockets::NAME);
     names.extend(herd_invalidation::NAMES);
     #[cfg(feature = "redis")]
     {
@@ -97,6 +104,7 @@ fn main() -> ExitCode {
     if is_selected(DECODING) {
         rows.push(decoding());
     }
+    rows.extend(hit_time::rows(is_selected));
     rows.extend(herd::rows(is_selected));
     if is_selected(herd_sockets::NAME) {
         rows.push(herd_sockets::row());

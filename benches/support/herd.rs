@@ -16,7 +16,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body_util::{BodyExt, Empty, Full};
 use tokio::{
     runtime::Runtime,
@@ -29,9 +29,10 @@ use crate::support::Row;
 
 const STORM: &str = "storm_of_1000_p99_us";
 const WAKING: &str = "wake_of_1000_us";
+const BY_HAND: &str = "wake_of_1000_by_hand_us";
 
 /// Names of the rows.
-pub(crate) const NAMES: [&str; 2] = [STORM, WAKING];
+pub(crate) const NAMES: [&str; 3] = [STORM, WAKING, BY_HAND];
 
 const CROWD: usize = 1_000;
 const HANDLER: Duration = Duration::from_millis(20);
@@ -169,6 +170,44 @@ async fn notified() -> f64 {
     quantile(&mut times, 0.5)
 }
 
+/// As many who wait for one load of `moka`, and make a response of what it brings: the same by hand,
+/// with none of the rules.
+async fn by_hand(round: usize) -> f64 {
+    let stored = moka::future::Cache::<String, (HeaderMap, Bytes)>::new(1_000);
+    let ended = Arc::new(Mutex::new(None));
+    let together = Arc::new(Barrier::new(CROWD));
+    let times = each(|| {
+        let (stored, ended) = (stored.clone(), ended.clone());
+        let (together, request) = (together.clone(), request(round));
+        async move {
+            together.wait().await;
+            let load = async {
+                tokio::time::sleep(HANDLER).await;
+                *ended.lock().expect("nobody panics with it") = Some(Instant::now());
+                let mut head = HeaderMap::new();
+                head.insert(header::DATE, HeaderValue::from_static("today"));
+                head.insert(header::AGE, HeaderValue::from_static("0"));
+                (head, Bytes::from(vec![b'x'; 1024]))
+            };
+            let (head, body) = stored.get_with(request.uri().to_string(), load).await;
+            let mut response = Response::new(Full::new(body));
+            *response.headers_mut() = head;
+            let body = response.into_body().collect().await;
+            let body = body.unwrap_or_else(|never| match never {});
+            assert_eq!(body.to_bytes().len(), 1024);
+            Instant::now()
+        }
+    });
+    let times = times.await;
+    let ended = ended.lock().expect("nobody panics with it");
+    let ended = ended.expect("it was loaded");
+    let mut times: Vec<f64> = times
+        .into_iter()
+        .map(|end| micros(end.saturating_duration_since(ended)))
+        .collect();
+    quantile(&mut times, 0.5)
+}
+
 /// A call of the handler by itself.
 async fn bare(handler: &Handler) -> f64 {
     let begin = Instant::now();
@@ -205,10 +244,11 @@ pub(crate) fn rows(is_selected: impl Fn(&str) -> bool) -> Vec<Row> {
         let (handler, by_itself) = (Handler::default(), Handler::default());
         let service = ResponseCacheLayer::new(Cache::in_memory()).layer(handler.clone());
         let (mut bares, mut p99s) = (Vec::new(), Vec::new());
-        let (mut notifies, mut wakes) = (Vec::new(), Vec::new());
+        let (mut notifies, mut wakes, mut by_hands) = (Vec::new(), Vec::new(), Vec::new());
         for round in 0..ROUNDS {
             bares.push(bare(&by_itself).await);
             notifies.push(notified().await);
+            by_hands.push(by_hand(round).await);
             let seen = storm(&service, &handler, round).await;
             let mut took: Vec<f64> = seen.iter().map(|seen| seen.took).collect();
             let mut woke: Vec<f64> = seen.iter().map(|seen| seen.woke).collect();
@@ -228,6 +268,12 @@ pub(crate) fn rows(is_selected: impl Fn(&str) -> bool) -> Vec<Row> {
                 reference: quantile(&mut notifies, 0.5),
                 figure: quantile(&mut wakes, 0.5),
                 bound: Some(1000.0),
+            },
+            Row {
+                name: BY_HAND,
+                reference: quantile(&mut notifies, 0.5),
+                figure: quantile(&mut by_hands, 0.5),
+                bound: None,
             },
         ];
         rows.into_iter()
