@@ -24,8 +24,8 @@ use crate::{
     cache::{Cache, Placement},
     entry::{Entry, Millis, StoredHead},
     flight::{Ending, Guard, Shared},
-    headers::weak_tag,
     status::Reason,
+    stored_head::weak_tag,
     timer::{self, until, within},
 };
 

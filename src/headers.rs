@@ -1,26 +1,14 @@
-//! Every field that the cache adds, rewrites or strips.
+//! What the cache says in fields of its own: `Age`, `Cache-Status` and `X-Cache`.
 //!
-//! A stored head starts with three slots, `Age`, `Cache-Status` and `X-Cache`, so that a hit is
-//! a clone of the head with two values put in their places. Everything a response may say is
-//! decided in `policy/`, never here.
+//! Everything a response may say is decided in `policy/`, never here.
 
-use std::time::SystemTime;
-
-use bytes::BytesMut;
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{AGE, CONNECTION, DATE, ETAG, Entry, InvalidHeaderValue, SET_COOKIE},
+    header::{AGE, Entry},
 };
-use smallvec::SmallVec;
-use twox_hash::XxHash3_64;
 
 use crate::{
-    entry::StoredHead,
-    field_values::{
-        DATE_LENGTH, NAME, age_value, collapsed_value, date_value, hit_value, interned,
-        refused_value, stored_value, write_date,
-    },
-    outline::{Line, Lines, Manner, learn, outlined},
+    field_values::{NAME, age_value, collapsed_value, hit_value, refused_value, stored_value},
     status::{Forward, Reason},
 };
 
@@ -31,12 +19,12 @@ pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-statu
 
 // Statics of bytes, not literals: each has an address of its own, which tells our words from
 // everybody else's (see `is_answered_by_inner_layer`).
-static HIT: [u8; 3] = *b"HIT";
+pub(crate) static HIT: [u8; 3] = *b"HIT";
 static MISS: [u8; 4] = *b"MISS";
 static BYPASS: [u8; 6] = *b"BYPASS";
 static STALE: [u8; 5] = *b"STALE";
 
-fn word(bytes: &'static [u8]) -> HeaderValue {
+pub(crate) fn word(bytes: &'static [u8]) -> HeaderValue {
     HeaderValue::from_static(std::str::from_utf8(bytes).unwrap_or_default())
 }
 
@@ -71,255 +59,6 @@ pub(crate) struct Forwarded {
     /// where it is stale.
     pub(crate) ttl: Option<i64>,
     pub(crate) detail: Option<Reason>,
-}
-
-/// Fields that identify the request that happened to fill.
-fn is_of_one_exchange(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    matches!(
-        name,
-        "x-request-id" | "x-correlation-id" | "traceparent" | "tracestate" | "server-timing"
-    ) || name.starts_with("ratelimit")
-        || name.starts_with("x-ratelimit-")
-}
-
-/// RFC 9111, 3.1: fields of the connection, and those that we put in their places.
-fn is_of_the_connection(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "connection"
-            | "proxy-authenticate"
-            | "proxy-authorization"
-            | "te"
-            | "trailer"
-            | "transfer-encoding"
-            | "upgrade"
-            | "age"
-            | "keep-alive"
-            | "proxy-connection"
-            | "proxy-authentication-info"
-            | "x-cache"
-    )
-}
-
-/// How a stored head differs from the response it came from.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Strip<'a> {
-    /// Fields of the layer's `strip_fields`.
-    pub(crate) fields: &'a [HeaderName],
-    /// And those that belong to one exchange, though RFC 9111, 3.1 wants them stored.
-    pub(crate) of_one_exchange: bool,
-    pub(crate) set_cookie: bool,
-}
-
-impl Strip<'_> {
-    /// What was stored already lacks what is not stored.
-    pub(crate) const NOTHING: Self = Self {
-        fields: &[],
-        of_one_exchange: false,
-        set_cookie: false,
-    };
-}
-
-/// How many slots a stored head has at the most.
-pub(crate) const SLOTS: usize = 3;
-
-/// Whether a field at the start of a stored head is a slot and no field of the response.
-pub(crate) fn is_slot(name: &HeaderName, status_slot: bool) -> bool {
-    *name == AGE || *name == X_CACHE || (status_slot && *name == CACHE_STATUS)
-}
-
-/// The fields to store of a response, behind the slots for our own.
-pub(crate) fn stored_head(response: &HeaderMap, strip: Strip<'_>, now: SystemTime) -> HeaderMap {
-    let manner = Manner {
-        strip,
-        now: Some(now),
-    };
-    if let Ok(Some(stored)) = outlined(response, manner) {
-        return stored;
-    }
-    let stored = new_stored_head(response, strip, now);
-    learn(response, manner, &stored);
-    stored
-}
-
-/// The same, whatever was stored before.
-pub(crate) fn new_stored_head(
-    response: &HeaderMap,
-    strip: Strip<'_>,
-    now: SystemTime,
-) -> HeaderMap {
-    let listed = listed_by(response.get_all(CONNECTION).iter().map(AsRef::as_ref));
-    let size = response.values().map(HeaderValue::len).sum();
-    let mut stored = Stored::new(response.len(), size, has_status_slot(response));
-    for (name, value) in response {
-        if !is_left_out(name, strip, &listed) {
-            stored.keep(name, value);
-        }
-    }
-    if !stored.head.contains_key(DATE) {
-        stored.add_date(now);
-    }
-    stored.head
-}
-
-/// A field of a frame: its name has bytes of its own, the value may have not.
-pub(crate) struct Field<'v> {
-    pub(crate) name: HeaderName,
-    pub(crate) value: &'v [u8],
-}
-
-/// As many as nearly every response has at the most.
-pub(crate) type Fields<'v> = SmallVec<[Field<'v>; 24]>;
-
-impl Lines for Fields<'_> {
-    fn count(&self) -> usize {
-        self.len()
-    }
-
-    fn lines(&self) -> impl Iterator<Item = Line<'_>> {
-        self.iter().map(|field| Line {
-            name: &field.name,
-            value: field.value,
-            is_sensitive: false,
-        })
-    }
-}
-
-/// The same for fields that were stored before, by any release, and nobody has looked at. Whether
-/// there is a slot for `Cache-Status` is said as well; the `Date` is left to the caller.
-pub(crate) fn stored_fields(fields: Fields<'_>) -> Result<(HeaderMap, bool), InvalidHeaderValue> {
-    let manner = Manner {
-        // What was stored already lacks what is not stored.
-        strip: Strip::NOTHING,
-        now: None,
-    };
-    let status_slot = fields.iter().all(|field| field.name != CACHE_STATUS);
-    if let Some(stored) = outlined(&fields, manner)? {
-        return Ok((stored, status_slot));
-    }
-    let of_connection = fields.iter().filter(|field| field.name == CONNECTION);
-    let listed = listed_by(of_connection.map(|field| field.value));
-    let size = fields.iter().map(|field| field.value.len()).sum();
-    let mut stored = Stored::new(fields.len(), size, status_slot);
-    for line in fields.lines() {
-        if !is_left_out(line.name, manner.strip, &listed) {
-            // The name has bytes of its own.
-            stored
-                .head
-                .append(line.name.clone(), stored.values.own(line)?);
-        }
-    }
-    learn(&fields, manner, &stored.head);
-    Ok((stored.head, status_slot))
-}
-
-pub(crate) fn is_left_out(name: &HeaderName, strip: Strip<'_>, listed: &[String]) -> bool {
-    is_of_the_connection(name)
-        || (strip.of_one_exchange && is_of_one_exchange(name))
-        || (strip.set_cookie && *name == SET_COOKIE)
-        || strip.fields.contains(name)
-        || listed.iter().any(|listed| listed == name.as_str())
-}
-
-/// A head that is being made to be stored.
-struct Stored {
-    head: HeaderMap,
-    values: Values,
-}
-
-impl Stored {
-    /// With the slots, and room for so many fields with values of so many bytes.
-    ///
-    /// The lines of caches behind us come first (RFC 9211, section 2); ours is appended to them on
-    /// each hit. Where there are such, there is no slot for ours.
-    fn new(fields: usize, size: usize, status_slot: bool) -> Self {
-        let mut head = HeaderMap::with_capacity(SLOTS + fields + 1);
-        head.append(AGE, HeaderValue::from_static("0"));
-        if status_slot {
-            head.append(CACHE_STATUS, HeaderValue::from_static(NAME));
-        }
-        head.append(X_CACHE, word(&HIT));
-        let values = Values::with_capacity(size);
-        Self { head, values }
-    }
-
-    /// A field of a response; both its parts may share a buffer with a connection.
-    fn keep(&mut self, name: &HeaderName, value: &HeaderValue) {
-        let own = self.values.own(Line {
-            name,
-            value: value.as_bytes(),
-            is_sensitive: value.is_sensitive(),
-        });
-        self.head
-            .append(own_name(name), own.unwrap_or_else(|_| value.clone()));
-    }
-
-    /// A response without a date is as old as its arrival here.
-    fn add_date(&mut self, now: SystemTime) {
-        self.head.insert(DATE, self.values.date(now));
-    }
-}
-
-/// Those values of a head that is being made which are not shared with others, in one buffer.
-pub(crate) struct Values(BytesMut);
-
-impl Values {
-    /// With room for values of so many bytes, and a date.
-    pub(crate) fn with_capacity(size: usize) -> Self {
-        Self(BytesMut::with_capacity(size + DATE_LENGTH))
-    }
-
-    /// A value that shares no buffer with a connection.
-    pub(crate) fn own(&mut self, line: Line<'_>) -> Result<HeaderValue, InvalidHeaderValue> {
-        let shared = match line.is_sensitive {
-            true => None,
-            false => interned(line.name, line.value),
-        };
-        if let Some(shared) = shared {
-            return Ok(shared);
-        }
-        self.0.extend_from_slice(line.value);
-        let mut own = self.last()?;
-        own.set_sensitive(line.is_sensitive);
-        Ok(own)
-    }
-
-    /// The date of a response that came now.
-    pub(crate) fn date(&mut self, now: SystemTime) -> HeaderValue {
-        write_date(now, &mut self.0);
-        self.last().expect("an HTTP date is visible ASCII")
-    }
-
-    /// What was written last, as a value: a piece of the one buffer of this head.
-    fn last(&mut self) -> Result<HeaderValue, InvalidHeaderValue> {
-        HeaderValue::from_maybe_shared(self.0.split().freeze())
-    }
-}
-
-/// The names of fields that belong to one connection by its own word.
-pub(crate) fn listed_by<'v>(lines: impl Iterator<Item = &'v [u8]>) -> Vec<String> {
-    lines
-        .flat_map(|line| line.split(|byte| *byte == b','))
-        .map(|name| String::from_utf8_lossy(name.trim_ascii()).to_ascii_lowercase())
-        .collect()
-}
-
-/// A response without a date is as old as its arrival here.
-pub(crate) fn add_date(head: &mut HeaderMap, now: SystemTime) {
-    if !head.contains_key(DATE) {
-        head.insert(DATE, date_value(now));
-    }
-}
-
-/// Whether the second slot of a stored head is `Cache-Status`.
-pub(crate) fn has_status_slot(response: &HeaderMap) -> bool {
-    !response.contains_key(&CACHE_STATUS)
-}
-
-/// A name that shares no buffer with a connection.
-pub(crate) fn own_name(name: &HeaderName) -> HeaderName {
-    HeaderName::from_bytes(name.as_str().as_bytes()).unwrap_or_else(|_| name.clone())
 }
 
 /// Puts this hit's values into a clone of a stored head.
@@ -409,27 +148,6 @@ fn say_instead(head: &mut HeaderMap, said: impl FnOnce() -> HeaderValue, mode: S
 /// Says of a stale answer that it stands in for a failure.
 pub(crate) fn say_standing_in(head: &mut HeaderMap, said: Forwarded, mode: StatusHeaders) {
     say_instead(head, || forwarded_value(said), mode);
-}
-
-/// The fields of a stored head without those that are ours: the slots, and an entity tag.
-pub(crate) fn without_own(stored: &StoredHead) -> HeaderMap {
-    let mut fields = stored.headers.clone();
-    fields.remove(AGE);
-    fields.remove(&X_CACHE);
-    if stored.status_slot {
-        fields.remove(&CACHE_STATUS);
-    }
-    if stored.own_tag {
-        fields.remove(ETAG);
-    }
-    fields
-}
-
-/// A weak entity tag for a body that has none (RFC 9110, 8.8.1): who made the response promised
-/// nothing, so it is not byte for byte that clients may combine it.
-pub(crate) fn weak_tag(body: &[u8]) -> HeaderValue {
-    let tag = format!("W/\"{:016x}{:x}\"", XxHash3_64::oneshot(body), body.len());
-    HeaderValue::try_from(tag).expect("hexadecimal digits")
 }
 
 /// Who only ever bypasses has not been looked up, as far as the client can tell.
@@ -544,7 +262,13 @@ fn forwarded_text(said: Forwarded) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
+    use crate::{
+        stored_head::{has_status_slot, stored_head},
+        strip::Strip,
+    };
 
     fn head(fields: &[(&'static str, &str)]) -> HeaderMap {
         let mut map = HeaderMap::new();
@@ -559,53 +283,6 @@ mod tests {
             .iter()
             .map(|v| v.to_str().unwrap())
             .collect()
-    }
-
-    #[test]
-    fn fields_of_one_exchange_are_not_stored() {
-        let response = head(&[
-            ("connection", "X-Hop, close"),
-            ("x-hop", "1"),
-            ("keep-alive", "1"),
-            ("transfer-encoding", "chunked"),
-            ("set-cookie", "a=b"),
-            ("x-request-id", "7"),
-            ("traceparent", "7"),
-            ("server-timing", "db;dur=1"),
-            ("ratelimit-remaining", "7"),
-            ("x-ratelimit-limit", "7"),
-            ("x-cache", "HIT from elsewhere"),
-            ("age", "5"),
-            ("x-mine", "1"),
-            ("link", "<a>"),
-            ("link", "<b>"),
-            ("content-type", "text/plain"),
-        ]);
-        let strip = [HeaderName::from_static("x-mine")];
-        let stored = stored_head(
-            &response,
-            Strip {
-                fields: &strip,
-                of_one_exchange: true,
-                set_cookie: true,
-            },
-            SystemTime::UNIX_EPOCH,
-        );
-        let mut names: Vec<_> = stored.keys().map(HeaderName::as_str).collect();
-        names.sort_unstable();
-        assert_eq!(
-            names,
-            [
-                "age",
-                "cache-status",
-                "content-type",
-                "date",
-                "link",
-                "x-cache"
-            ]
-        );
-        assert_eq!(lines(&stored, "link"), ["<a>", "<b>"]);
-        assert_eq!(lines(&stored, "date"), ["Thu, 01 Jan 1970 00:00:00 GMT"]);
     }
 
     #[test]

@@ -13,7 +13,6 @@ use crate::{
     cache::Cache,
     entry::{Lifetime, Millis, StoredHead, millis},
     flight::Shared,
-    headers::{Strip, has_status_slot, stored_head},
     invalidation::Sequence,
     key::MAX_KEY,
     pending::Pending,
@@ -22,6 +21,8 @@ use crate::{
     scope::Reads,
     settings::Settings,
     status::Reason,
+    stored_head::{has_status_slot, stored_head},
+    strip::Strip,
 };
 
 /// When the inner service was called.

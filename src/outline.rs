@@ -14,7 +14,8 @@ use http::{
 
 use crate::{
     field_values::interned,
-    headers::{CACHE_STATUS, Strip, Values, is_left_out, is_slot, listed_by, own_name},
+    headers::CACHE_STATUS,
+    strip::{Line, Strip, Values, is_left_out, is_slot, listed_by, own_name},
 };
 
 /// So many kinds of heads are remembered, those that were seen more often in front.
@@ -56,14 +57,6 @@ enum Fate {
     Lists(Box<[u8]>),
     /// Stored, with this value or one of its own.
     Kept(HeaderValue),
-}
-
-/// A line of a head that is to be stored.
-#[derive(Clone, Copy)]
-pub(crate) struct Line<'a> {
-    pub(crate) name: &'a HeaderName,
-    pub(crate) value: &'a [u8],
-    pub(crate) is_sensitive: bool,
 }
 
 /// The lines of a head that is to be stored, in their order.
@@ -238,8 +231,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        headers::{Field as FrameField, Fields, new_stored_head, stored_fields, stored_head},
         policy::testing::Random,
+        stored_head::{Field as FrameField, Fields, new_stored_head, stored_fields, stored_head},
     };
 
     const NAMES: [&str; 12] = [

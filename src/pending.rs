@@ -13,7 +13,7 @@ use crate::{
     entry::{Entry, Millis, Origin, StoredHead},
     flight::{Flight, FlightId, Joined, Purpose, Terms, Ticket},
     head::HeadRef,
-    headers::{Forwarded, without_own},
+    headers::Forwarded,
     invalidation::{Names, Sequence, Verdict},
     judge::longest_frame,
     key::{Key, hasher},
@@ -29,6 +29,7 @@ use crate::{
         memory::Found,
         remote::{Ask, DEADLINE, Looked, Remote},
     },
+    stored_head::without_own,
     target::Subject,
     timer::after,
 };

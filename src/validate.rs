@@ -24,7 +24,7 @@ use crate::{
     field_values::age_value,
     flight::{Ending, Guard, Shared},
     future::Leave,
-    headers::{Forwarded, say_forwarded, say_hit, say_standing_in, without_own},
+    headers::{Forwarded, say_forwarded, say_hit, say_standing_in},
     judge::{Judged, Started, judge},
     key::Key,
     marks::Mark,
@@ -34,6 +34,7 @@ use crate::{
     settings::{Settings, Validator},
     status::Reason,
     store::codec::MAX_TEXT,
+    stored_head::without_own,
     timer::{after, until},
 };
 

@@ -29,10 +29,11 @@ use twox_hash::XxHash3_64;
 
 use crate::{
     entry::{Lifetime, Millis, Said, Staleness, StoredHead},
-    headers::{Field, Fields, SLOTS, is_slot, stored_fields},
     invalidation::Sequence,
     policy::declared_length,
     status::FrameFault,
+    stored_head::{Field, Fields, SLOTS, stored_fields},
+    strip::is_slot,
 };
 
 mod outline;

@@ -7,7 +7,8 @@ use http::HeaderValue;
 use super::*;
 use crate::{
     entry::Lifetime,
-    headers::{Strip, has_status_slot, stored_head},
+    stored_head::{has_status_slot, stored_head},
+    strip::Strip,
 };
 
 const LIMIT: usize = 1 << 20;

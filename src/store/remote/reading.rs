@@ -9,7 +9,6 @@ use super::{Ask, Inner, Looked, Remote, since_1970, unpanicked};
 use crate::{
     entry::{Entry, Lifetime, Millis, Origin, StoredHead, millis},
     error::{StoreError, StoreErrorKind},
-    headers::add_date,
     invalidation::Sequence,
     policy::VaryRule,
     status::FrameFault,
@@ -17,6 +16,7 @@ use crate::{
         StoreKey, Stored,
         codec::{Frame, Mark, ResponseFrame, decode},
     },
+    stored_head::add_date,
     timer::until,
 };
 
