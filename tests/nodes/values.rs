@@ -114,6 +114,46 @@ async fn a_value_that_is_set_while_messages_are_late_is_read_within_a_second() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_value_that_is_invalidated_while_its_own_record_is_on_its_way_is_nowhere() {
+    let server = RedisServer::start();
+    let proxy = FaultProxy::start(server.addr());
+    let data = Data::default();
+    let writer = Node::connected(Cache::redis(proxy.url(), "values"), &data)
+        .await
+        .cache;
+    let (other, _) = two(&server).await;
+    let late = Duration::from_millis(15);
+    proxy.set(Fault::Delay(late..late));
+    for round in 0..30_u64 {
+        let key = format!("key:{round}");
+        // While this one is told, those after it wait and are told together.
+        writer.invalidate(Selector::values("another"));
+        for _ in 0..round {
+            tokio::task::yield_now().await;
+        }
+        writer.set(&*key, round).tags(["page"]).await.unwrap();
+        // Its write begins, and waits until its record was told.
+        eventually("it is being written", || {
+            writer.stats().remote().outbox_bytes() > 0
+        })
+        .await;
+        let invalidated = writer.invalidate(Selector::tag("page"));
+        invalidated.everywhere().await.expect("told");
+        eventually("it was written, or is not to be", || {
+            writer.stats().remote().outbox_bytes() == 0
+        })
+        .await;
+        for (who, cache) in [("the writer", &writer), ("the other", &other)] {
+            let known = cache.get::<u64>(&*key).await.unwrap();
+            assert_eq!(known, None, "{who} has what was invalidated");
+        }
+    }
+    proxy.set(Fault::None);
+    writer.set("after", 1_u64).tags(["page"]).await.unwrap();
+    has(&other, "after", Some(1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_set_while_redis_was_away_is_not_older_than_what_others_have() {
     let server = RedisServer::start();
     let (one, other) = two(&server).await;

@@ -82,8 +82,9 @@ impl Coherence {
         }
     }
 
-    /// The shared number of a record of this node, as soon as it has one.
-    pub(crate) async fn number_of(&self, sequence: u64) -> u64 {
+    /// The shared number of a record of this node, as soon as it has one; and the last of this node's
+    /// records that were told with it, which have the same.
+    pub(crate) async fn number_of(&self, sequence: u64) -> (u64, u64) {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
@@ -91,11 +92,10 @@ impl Coherence {
                 let own = self.own();
                 let at = own.numbers.partition_point(|(last, _)| *last < sequence);
                 // Of one that is forgotten, too low a number: then it looks older than it is.
-                if let Some((_, number)) = own.numbers.get(at) {
-                    return if at == 0 && own.numbers.len() == MAX_NUMBERS {
-                        0
-                    } else {
-                        *number
+                if let Some((last, number)) = own.numbers.get(at) {
+                    return match at == 0 && own.numbers.len() == MAX_NUMBERS {
+                        true => (0, *last),
+                        false => (*number, *last),
                     };
                 }
             }

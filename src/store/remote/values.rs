@@ -121,16 +121,18 @@ impl Inner {
             return Some(sequence);
         };
         let told = async {
-            let shared = coherence.number_of(record).await;
+            let (shared, last) = coherence.number_of(record).await;
             if value.is_sole {
                 coherence.caught_up_to(shared).await;
             }
-            shared
+            (shared, last)
         };
-        let shared = within(TOLD_WITHIN, told).await?;
-        // By now every record is known that came before its own.
-        let is_sole = !value.is_sole || value.verdict(&self.log) == Verdict::Usable;
-        is_sole.then_some(Sequence { shared, ..sequence })
+        let (shared, last) = within(TOLD_WITHIN, told).await?;
+        // By now every record is known that came before its own; and where others were told together with
+        // it, what came after it has the same number, by which nobody else could tell them apart.
+        let is_judged = value.is_sole || last > record;
+        let is_good = !is_judged || value.verdict(&self.log) == Verdict::Usable;
+        is_good.then_some(Sequence { shared, ..sequence })
     }
 
     /// Says whether there was anything to be written.
