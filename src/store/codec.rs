@@ -79,8 +79,10 @@ const MAX_NAMES: u16 = 64;
 /// How many groups or tags a response may have, and how long they and a validator may be.
 const MAX_TAGS: u16 = 64;
 pub(crate) const MAX_TEXT: usize = 256;
-/// A longer body is not copied before it is served.
-const SHORT: usize = 16 << 10;
+/// A longer body is not copied before it is served. Up to here the copy of what was just read and is hashed
+/// next costs less than a task that makes it later: that takes a core from the next read, and finds nothing
+/// in its caches. Beyond it allocators ask the system for memory, and the copy meets pages that are not there.
+const SHORT: usize = 128 << 10;
 /// Times above this are none; so no sum of them overflows.
 const MAX_TIME: Millis = 1 << 50;
 
