@@ -176,8 +176,7 @@ impl CacheBuilder {
     /// (`SCAN`, on every primary of a cluster), reads the first kilobyte of each, and takes out (`UNLINK`) what no
     /// node can use. What became stale by a soft invalidation stays.
     ///
-    /// One node walks at a time, nine tenths of that time it rests, and it stops where the link or Redis is in
-    /// trouble. Counted in [`RemoteStats::purged`](crate::RemoteStats::purged). Of [sealed](Self::seal) frames,
+    /// One node walks at a time, mostly it rests, and it stops where the link or Redis is in trouble. Counted in [`RemoteStats::purged`](crate::RemoteStats::purged). Of [sealed](Self::seal) frames,
     /// which have to be read as a whole, those above 64 KiB stay. The user of Redis needs `+scan` for it.
     ///
     /// # Examples

@@ -544,18 +544,7 @@ impl Cache {
         request: &HeaderMap,
         entry: Arc<Entry>,
     ) -> Result<(), Reason> {
-        let is_slice = entry.is_slice;
-        let promoted = is_slice.then(|| entry.clone());
-        self.put(key, rule, request, entry, self.now())?;
-        if let Some(entry) = promoted {
-            let place = match rule.is_empty() {
-                true => key.clone(),
-                false => key.with_variant(&rule.values(request)),
-            };
-            let (cache, key) = (self.clone(), key.clone());
-            self.spawn(async move { cache.core.memory.settle(&key, place, &entry) });
-        }
-        Ok(())
+        self.put(key, rule, request, entry, self.now())
     }
 
     fn put(

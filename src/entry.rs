@@ -232,8 +232,6 @@ pub(crate) struct Entry {
     pub(crate) body: Bytes,
     /// What the head has allocated; an entry is weighed more than once.
     fields: u32,
-    /// The body is a part of something larger, which it keeps alive.
-    pub(crate) is_slice: bool,
     watched: Watched,
 }
 
@@ -265,23 +263,6 @@ impl Watched {
             asked: AtomicU64::new(0),
             cost: 0,
             ahead_from: AtomicU64::new(0),
-        }
-    }
-
-    /// The same, as it is now.
-    fn again(&self) -> Self {
-        let again = |number: &AtomicU64| AtomicU64::new(number.load(Ordering::Relaxed));
-        Self {
-            origin: self.origin.clone(),
-            frame: self.frame,
-            record: self.record,
-            is_sole: self.is_sole,
-            checked: again(&self.checked),
-            stale_since: again(&self.stale_since),
-            memory_until: again(&self.memory_until),
-            asked: again(&self.asked),
-            cost: self.cost,
-            ahead_from: again(&self.ahead_from),
         }
     }
 
@@ -378,19 +359,7 @@ impl Entry {
             fields: u32::try_from(head.heap_size()).unwrap_or(u32::MAX),
             head,
             body,
-            is_slice: false,
             watched: Watched::new(origin),
-        }
-    }
-
-    /// The same with a body in bytes of its own.
-    pub(crate) fn with_own_body(&self) -> Self {
-        Self {
-            head: self.head.clone(),
-            body: Bytes::copy_from_slice(&self.body),
-            is_slice: false,
-            watched: self.watched.again(),
-            ..*self
         }
     }
 

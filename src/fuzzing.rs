@@ -33,7 +33,7 @@ impl Decoded {
     /// When it is damaged.
     pub fn copy_body(&self) -> Result<Bytes, FrameFault> {
         match &self.0 {
-            Frame::Response(response) => response.checked_body().map(|(body, _)| body),
+            Frame::Response(response) => response.checked_body(),
             Frame::Rule(_) => Ok(Bytes::new()),
             Frame::Value(value) => value.body().map(Bytes::copy_from_slice),
         }

@@ -79,10 +79,6 @@ const MAX_NAMES: u16 = 64;
 /// How many groups or tags a response may have, and how long they and a validator may be.
 const MAX_TAGS: u16 = 64;
 pub(crate) const MAX_TEXT: usize = 256;
-/// A longer body is not copied before it is served. Up to here the copy of what was just read and is hashed
-/// next costs less than a task that makes it later: that takes a core from the next read, and finds nothing
-/// in its caches. Beyond it allocators ask the system for memory, and the copy meets pages that are not there.
-const SHORT: usize = 128 << 10;
 /// Times above this are none; so no sum of them overflows.
 const MAX_TIME: Millis = 1 << 50;
 
@@ -166,20 +162,18 @@ impl ResponseFrame {
         }
     }
 
-    /// The body, and whether it is a slice of what was read, which keeps a connection's large buffer alive:
-    /// a long one is, to be copied when nobody waits for it.
+    /// The body, in bytes of its own: those that were read are a slice of a connection's large buffer.
+    ///
+    /// Copied and checked at once: to serve the slice, and have a task copy it, costs the next read more
+    /// than the copy.
     ///
     /// # Errors
     ///
     /// [`FrameFault::Damaged`] when these are not the bytes that were written.
-    pub(crate) fn checked_body(&self) -> Result<(Bytes, bool), FrameFault> {
-        let is_slice = self.body.len() > SHORT;
-        let body = match is_slice {
-            true => self.body.clone(),
-            false => Bytes::copy_from_slice(&self.body),
-        };
+    pub(crate) fn checked_body(&self) -> Result<Bytes, FrameFault> {
+        let body = Bytes::copy_from_slice(&self.body);
         match XxHash3_64::oneshot(&body) == self.checksum {
-            true => Ok((body, is_slice)),
+            true => Ok(body),
             false => Err(FrameFault::Damaged),
         }
     }

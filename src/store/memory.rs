@@ -419,30 +419,6 @@ impl Memory {
         Ok(())
     }
 
-    /// Has `entry` keep nothing alive but its own bytes, if it is what is stored under `key`, or there as the
-    /// variant of such a request.
-    pub(crate) fn settle(&self, key: &Key, place: Key, entry: &Arc<Entry>) {
-        let own = Arc::new(entry.with_own_body());
-        let writer = &self.writers[(key.hash % 16) as usize];
-        let _turn = writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = MapKey(place);
-        let is_it = |slot| matches!(slot, Slot::Response(known) if Arc::ptr_eq(&known, entry));
-        if self.map.peek(&place).is_some_and(is_it) {
-            // What was heard of the other meanwhile.
-            if entry.is_gone() {
-                own.set_gone();
-            }
-            let mut gone = Gone {
-                inserting: place.0.hash,
-                ..Gone::default()
-            };
-            let slot = Slot::Response(own);
-            let _ = self
-                .map
-                .replace_with_lifecycle(place, slot, true, &mut gone);
-        }
-    }
-
     /// Stores a value under `key`.
     pub(crate) fn put_value(
         &self,

@@ -282,6 +282,29 @@ async fn a_walk_that_redis_leaves_is_broken_off_and_begun_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_no_right_to_walk_is_told_so() {
+    let server = RedisServer::start();
+    let without_scan = ["on", ">open", "~*", "&*", "+@all", "-scan"];
+    let rules = [&["ACL", "SETUSER", "cache"][..], &without_scan].concat();
+    server.command(&rules).ok();
+    let url = server.url().replace("redis://", "redis://cache:open@");
+    let pages = Pages::connected(purging(&url)).await;
+    pages.shows("/gone/1").await;
+    pages.invalidate(Selector::tag("gone")).await;
+    let said = || {
+        let error = pages.cache.health().last_error().map(ToString::to_string);
+        error.unwrap_or_default()
+    };
+    eventually("it is said", || said().contains("scan")).await;
+    assert!(pages.cache.stats().remote().purges_broken_off() > 0);
+    assert_eq!(
+        (pages.purged(), pages.cache.stats().remote().purges()),
+        (0, 0)
+    );
+    pages.shows("/gone/1").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn close_ends_a_walk() {
     let server = RedisServer::start();
     let pages = Pages::connected(purging(&server.url())).await;

@@ -105,7 +105,7 @@ fn random_frames_are_read_as_they_were_written() {
             panic!("round {round}: not read");
         };
         assert_eq!(
-            response.checked_body().expect("whole").0,
+            response.checked_body().expect("whole"),
             body,
             "round {round}"
         );

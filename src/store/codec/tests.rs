@@ -114,7 +114,7 @@ fn what_is_written_is_what_is_read() {
     assert_eq!(times, [1_000, 7, 60_000]);
     assert_eq!((response.writer, response.sequence), (3, SEQUENCE));
     assert!(response.shareable && !response.shareable_with_authorization);
-    assert_eq!(response.checked_body().unwrap().0, "body");
+    assert_eq!(response.checked_body().unwrap(), "body");
     let names = ["accept", "x-a"].map(HeaderName::from_static);
     let rule = encode_rule(b"key", &names);
     assert_eq!(read(b"key", &rule), Ok(Frame::Rule(names.to_vec())));

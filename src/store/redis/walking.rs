@@ -18,7 +18,7 @@ use fred::{
 
 use super::{
     RedisStore, mismatched,
-    reply::{bytes, integer, store_error, text},
+    reply::{bytes, integer, is_answer, store_error, text},
     shared::SCRIPT,
 };
 use crate::{
@@ -118,7 +118,10 @@ impl RedisStore {
             queued.map_err(|error| store_error(&error))?;
         }
         let replies = pipeline.try_all::<Value>().await;
-        let is_answered = replies.iter().all(Result::is_ok);
+        // A key that is none of ours answers with an error.
+        let is_answered = replies
+            .iter()
+            .all(|reply| reply.as_ref().err().is_none_or(is_answer));
         if is_answered {
             asked.answered();
         }

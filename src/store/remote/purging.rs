@@ -132,9 +132,8 @@ impl Inner {
                     pause(began.elapsed().min(MAX_REST)).await;
                 }
                 Err(Unfinished::Elsewhere | Unfinished::InTrouble) => {}
-                Err(Unfinished::Failed(error)) => {
-                    tracing::debug!(target: "tower_response_cache", "nothing is purged for now: {error}");
-                }
+                // Told by `health`: it may be a right that is missing.
+                Err(Unfinished::Failed(error)) => self.note(&error),
             }
         }
     }
@@ -161,7 +160,7 @@ impl Inner {
                 // Somebody else has walked.
                 Ok(None) => return Ok(()),
                 Err(why) => {
-                    if has_begun {
+                    if has_begun || matches!(why, Unfinished::Failed(_)) {
                         self.counters.purges_broken_off.raise();
                     }
                     return Err(why);

@@ -229,7 +229,7 @@ impl Inner {
         remaining: Option<Duration>,
         origin: Origin,
     ) -> Result<Entry, Missing> {
-        let (body, is_slice) = frame.checked_body()?;
+        let body = frame.checked_body()?;
         let mark = frame.mark();
         let times = [
             frame.response_time,
@@ -260,7 +260,6 @@ impl Inner {
         };
         let mut entry = Entry::new(Arc::new(head), body, origin);
         entry.frame = Some(mark);
-        entry.is_slice = is_slice;
         entry.answer_until(self.memory_until(lifetime.response_time));
         Ok(entry)
     }
