@@ -188,3 +188,43 @@ async fn what_one_node_at_a_time_saves_is_a_hit_on_all() {
         "{loads} loads of 20 values that were written through"
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_saved_looks_no_newer_than_its_begin_though_its_node_has_seen_a_later_number() {
+    let server = RedisServer::start();
+    let proxy = FaultProxy::start(server.addr());
+    let row = Row::new();
+    let (one, other) = (connected(proxy.url()).await, connected(server.url()).await);
+    let here = one.repository("row", row.clone()).write_through();
+    let mut kept = 0;
+    for round in 0..8 {
+        let (first, second) = (10 * round + 1, 10 * round + 2);
+        let older = row.begin_save(&here, first).await;
+        proxy.set(Fault::DelayMessages(Duration::from_millis(500)));
+        // Many rows at once, past the repository.
+        row.value.store(second, Ordering::SeqCst);
+        other.delete_pattern("row:*").await;
+        all_are_told(&other).await;
+        let begin = Instant::now();
+        // The answer to this has a later number than the record of the row, which is still on its way.
+        all_are_told(&one).await;
+        row.door.add_permits(1);
+        older.await.unwrap();
+        kept += usize::from(shown(&here).await == first);
+        loop {
+            let (asked, known) = (begin.elapsed(), shown(&here).await);
+            if known == second {
+                break;
+            }
+            assert!(
+                asked < Duration::from_millis(1_500),
+                "round {round}: {known} after {asked:?}, not {second}"
+            );
+            tokio::task::yield_now().await;
+        }
+        proxy.set(Fault::None);
+        let hears = || one.health().is_hearing() == Some(true);
+        eventually("messages come", hears).await;
+    }
+    assert!(kept > 0, "nothing was kept that had to go");
+}

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tower_response_cache::{
-    Cache, CacheBuilder, FrameFault, Link, ManualClock, Selector, ValueError,
+    Cache, CacheBuilder, Clock, FrameFault, Link, ManualClock, Selector, ValueError,
 };
 
 use crate::support::{fake_store::FakeStore, loads::Loads, settle};
@@ -350,6 +350,12 @@ async fn stale_windows_and_tags_travel_with_a_value() {
     let (one, other) = (node(&store, &clock), node(&store, &clock));
     assert_eq!(ask(&one, Ok(1)).await, Ok(1));
     settle().await;
+    let ends: Vec<_> = store.frames().values().map(|(_, until)| *until).collect();
+    let left = ends[0].duration_since(clock.wall()).unwrap();
+    assert!(
+        left > MINUTE + MINUTE / 2,
+        "the window is of its life: {left:?}"
+    );
     clock.advance(Duration::from_secs(61));
     assert_eq!(ask(&other, Err("away".to_owned())).await, Ok(1));
     other.invalidate(Selector::tag("numbers"));
@@ -392,5 +398,25 @@ async fn the_versions_of_a_service_and_its_seal_hold_for_values() {
         store.frames().len(),
         0,
         "what cannot be kept takes away what was there"
+    );
+}
+
+#[tokio::test]
+async fn the_longest_life_is_one_that_a_store_takes() {
+    let (store, clock) = (FakeStore::default(), ManualClock::new());
+    let one = node(&store, &clock);
+    let entry = one.entry("a").ttl_by(|_: &usize| Duration::MAX);
+    entry.get_or_set(|| async { 7 }).await.unwrap();
+    one.set("b", 8_usize).forever().await.unwrap();
+    settle().await;
+    for (_, until) in store.frames().values() {
+        let left = until.duration_since(clock.wall()).unwrap();
+        assert!(left > 99 * 365 * 24 * 60 * MINUTE, "{left:?}");
+    }
+    clock.advance(99 * 365 * 24 * 60 * MINUTE);
+    let other = node(&store, &clock);
+    assert_eq!(
+        (found(&other, "a").await, found(&other, "b").await),
+        (Some(7), Some(8))
     );
 }

@@ -143,6 +143,13 @@ async fn stale_windows_and_refreshing_ahead_are_those_of_values() {
     assert_eq!(first.await.unwrap(), Some(6));
     let loads = table.loads().len();
     table.let_read();
+    let many = ahead.get_many([1]).await.unwrap();
+    assert_eq!(*many[0], Some(6));
+    assert_eq!(
+        table.loads().len(),
+        loads,
+        "who would wait for it refreshes nothing"
+    );
     assert_eq!(found(&ahead, 1).await, Some(6), "a hit");
     eventually("a load behind it", || table.loads().len() > loads).await;
     settle().await;
