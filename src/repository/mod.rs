@@ -221,6 +221,7 @@ impl<S: Source> Repository<S> {
         let asked = Asked {
             is_detached: true,
             is_forced,
+            ..Asked::default()
         };
         let this = self.clone();
         let load_key = text.clone();

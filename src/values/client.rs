@@ -270,7 +270,8 @@ impl Cache {
         let mut found = self.value_in_memory(key);
         if found.is_none() && self.may_fetch_value() {
             // In a box: a hit in memory is not to carry it.
-            found = Box::pin(self.look_up_value(key)).await;
+            let looked_up = Box::pin(self.look_up_value(key)).await;
+            found = looked_up.filter(|hit| self.is_fresh_value(&hit.stored));
         }
         match found {
             Some(_) => self.counters().value_hit(),

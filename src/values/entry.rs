@@ -114,7 +114,7 @@ impl<V: CachedValue> ValueEntry<'_, V> {
         let (key, terms) = (self.key?, self.terms?);
         let asked = Asked {
             is_detached: true,
-            is_forced: false,
+            ..Asked::default()
         };
         self.cache.load_detached(&key, &terms, asked, load).await
     }

@@ -34,7 +34,7 @@ impl Cache {
         is_askable
     }
 
-    /// What the remote store has, asked for once by all who want it at the same time.
+    /// What the remote store has, fresh or stale, asked for once by all who want it at the same time.
     pub(super) async fn look_up_value<V: CachedValue>(&self, key: &ValueKey) -> Option<Hit<V>> {
         match self.join_value(key, &[], Purpose::LookUp, 0) {
             Joined::Lead(guard) => {
@@ -53,7 +53,7 @@ impl Cache {
         }
     }
 
-    /// Takes what the remote store has into memory, and says what may be used now.
+    /// Takes what the remote store has into memory, and says what may be used now, fresh or stale.
     pub(super) async fn fetch_value<V: CachedValue>(
         &self,
         key: &ValueKey,
@@ -64,10 +64,8 @@ impl Cache {
         // Before it is asked: in between a write may arrive there.
         let is_there = |known: &&Arc<StoredValue>| known.is_known_elsewhere();
         let there = known.as_ref().filter(is_there).cloned();
-        let local = known.as_ref().filter(|known| {
-            let lifetime = known.lifetime(self.log());
-            lifetime.is_some_and(|lifetime| lifetime.is_fresh(self.now()))
-        });
+        let local = known.as_ref();
+        let local = local.filter(|known| known.lifetime(self.log()).is_some());
         let ask = AskValue {
             key,
             of_type: Some(digest_of_type::<V>()),
@@ -124,12 +122,15 @@ impl Cache {
         }
     }
 
-    /// A value that is fresh, whether or not memory may answer with it on its own.
+    /// A value that was not invalidated, whether or not memory may answer with it on its own.
     fn usable<V: CachedValue>(&self, stored: &Arc<StoredValue>) -> Option<Hit<V>> {
-        let lifetime = stored.lifetime(self.log())?;
-        lifetime
-            .is_fresh(self.now())
-            .then(|| stored.clone().hit())?
+        stored.lifetime(self.log())?;
+        stored.clone().hit()
+    }
+
+    pub(super) fn is_fresh_value(&self, stored: &StoredValue) -> bool {
+        let lifetime = stored.lifetime(self.log());
+        lifetime.is_some_and(|lifetime| lifetime.is_fresh(self.now()))
     }
 
     /// What the value was made of that the remote store has, of whatever type, if it may be used.

@@ -31,7 +31,7 @@ use crate::{
     random::fraction,
     scope::{Made, MadeOf, Reads, noting},
     status::Reason,
-    store::remote::DEADLINE,
+    store::remote::{DEADLINE, Remote},
     timer::{after, until, within},
 };
 
@@ -96,6 +96,8 @@ pub(crate) struct Asked {
     pub(crate) is_detached: bool,
     /// Only a load that starts from now on will do.
     pub(crate) is_forced: bool,
+    /// The remote store has just been asked for it.
+    pub(crate) is_looked_up: bool,
 }
 
 /// What comes of asking.
@@ -127,16 +129,19 @@ impl Cache {
         terms: &Arc<Terms<V>>,
         asked: Asked,
     ) -> Step<V, E> {
-        let alone = |is_kept| {
+        let alone = |asked, is_kept| {
             let started = Instant::now().into_std();
             let guard = Guard::alone(self.origin_of(key), started);
             Step::Lead(self.lead_with(key, terms, asked, guard, is_kept))
         };
         if !self.is_enabled() {
-            return alone(false);
+            return alone(asked, false);
         }
+        let mut asked = asked;
         if !asked.is_forced {
-            match self.look(key, terms, asked) {
+            let look;
+            (look, asked.is_looked_up) = self.look_further(key, terms, asked).await;
+            match look {
                 Look::Fresh(hit) => {
                     self.counters().value_hit();
                     return Step::Answer(Answer::hit(hit));
@@ -160,7 +165,7 @@ impl Cache {
             }
         }
         if Loading::holds(self.id(), &key.key) {
-            return alone(false);
+            return alone(asked, false);
         }
         let (purpose, newer_than) = match asked.is_forced {
             true => (Purpose::Forced, self.latest_fill()),
@@ -224,7 +229,7 @@ impl Cache {
                 self.counters().value_miss();
                 Step::Answer(Answer::hit(hit))
             }
-            None => alone(true),
+            None => alone(asked, true),
         }
     }
 
@@ -310,13 +315,39 @@ impl Cache {
             .join(&id, &terms, || (self.origin_of(key), now))
     }
 
+    /// What memory has; where something old would do, what the remote store has, and whether that was asked.
+    async fn look_further<V: CachedValue>(
+        &self,
+        key: &ValueKey,
+        terms: &Terms<V>,
+        asked: Asked,
+    ) -> (Look<V>, bool) {
+        let look = self.look(key, terms, asked);
+        let may_be_old = terms.staleness.while_revalidate > 0 || terms.eagerness > 0.0;
+        let may_ask = || self.remote().is_some_and(Remote::is_askable);
+        if !matches!(look, Look::Nothing) || !asked.is_detached || !may_be_old || !may_ask() {
+            return (look, false);
+        }
+        let found = Box::pin(self.look_up_value(key)).await;
+        let look = found.map_or(Look::Nothing, |hit| self.use_of(hit, terms, asked));
+        (look, true)
+    }
+
     fn look<V: CachedValue>(&self, key: &ValueKey, terms: &Terms<V>, asked: Asked) -> Look<V> {
-        let Some((hit, stale)) = self.usable_value(key) else {
-            return Look::Nothing;
-        };
+        match self.usable_value(key) {
+            Some((hit, _)) => self.use_of(hit, terms, asked),
+            None => Look::Nothing,
+        }
+    }
+
+    /// What can be done with a value that was not invalidated.
+    fn use_of<V: CachedValue>(&self, hit: Hit<V>, terms: &Terms<V>, asked: Asked) -> Look<V> {
         let stored = &hit.stored;
         let now = self.now();
-        match stale {
+        let Some(lifetime) = stored.lifetime(self.log()) else {
+            return Look::Nothing;
+        };
+        match lifetime.stale_for(now) {
             None => {
                 let left = stored.lifetime.freshness - stored.lifetime.age(now);
                 let is_ahead =
@@ -447,9 +478,13 @@ impl<V: CachedValue> Lead<V> {
             return None;
         }
         let mut found = cache.value_in_memory::<V>(key);
-        if found.is_none() && cache.may_fetch_value() {
-            let origin = guard.flight().origin();
-            found = Box::pin(cache.fetch_value(key, origin)).await;
+        let is_looked_up = self.asked.is_looked_up;
+        if found.is_none() && (is_looked_up || cache.may_fetch_value()) {
+            if !is_looked_up {
+                let origin = guard.flight().origin();
+                let fetched = Box::pin(cache.fetch_value(key, origin)).await;
+                found = fetched.filter(|hit| cache.is_fresh_value(&hit.stored));
+            }
             if let (None, Some(remote)) = (&found, cache.remote()) {
                 remote.settled(after(DEADLINE)).await;
             }

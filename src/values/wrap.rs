@@ -226,6 +226,7 @@ where
         let asked = Asked {
             is_detached: true,
             is_forced,
+            ..Asked::default()
         };
         let load = self.load.clone();
         let load = move || load(argument);

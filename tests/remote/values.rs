@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tower_response_cache::{
-    Cache, CacheBuilder, FrameFault, Link, ManualClock, Selector, ValueError,
+    Cache, CacheBuilder, Clock, FrameFault, Link, ManualClock, Selector, ValueError,
 };
 
 use crate::support::{fake_store::FakeStore, loads::Loads, settle};
@@ -350,6 +350,12 @@ async fn stale_windows_and_tags_travel_with_a_value() {
     let (one, other) = (node(&store, &clock), node(&store, &clock));
     assert_eq!(ask(&one, Ok(1)).await, Ok(1));
     settle().await;
+    let ends: Vec<_> = store.frames().values().map(|(_, until)| *until).collect();
+    let left = ends[0].duration_since(clock.wall()).unwrap();
+    assert!(
+        left > MINUTE + MINUTE / 2,
+        "the window is of its life: {left:?}"
+    );
     clock.advance(Duration::from_secs(61));
     assert_eq!(ask(&other, Err("away".to_owned())).await, Ok(1));
     other.invalidate(Selector::tag("numbers"));
@@ -393,4 +399,81 @@ async fn the_versions_of_a_service_and_its_seal_hold_for_values() {
         0,
         "what cannot be kept takes away what was there"
     );
+}
+
+#[tokio::test]
+async fn the_longest_life_is_one_that_a_store_takes() {
+    let (store, clock) = (FakeStore::default(), ManualClock::new());
+    let one = node(&store, &clock);
+    let entry = one.entry("a").ttl_by(|_: &usize| Duration::MAX);
+    entry.get_or_set(|| async { 7 }).await.unwrap();
+    one.set("b", 8_usize).forever().await.unwrap();
+    settle().await;
+    for (_, until) in store.frames().values() {
+        let left = until.duration_since(clock.wall()).unwrap();
+        let years = left.as_secs() / (365 * 24 * 3600);
+        assert!((99..=101).contains(&years), "{years}");
+    }
+    clock.advance(99 * 365 * 24 * 60 * MINUTE);
+    let other = node(&store, &clock);
+    assert_eq!(
+        (found(&other, "a").await, found(&other, "b").await),
+        (Some(7), Some(8))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_stale_is_used_while_it_is_refreshed_wherever_it_is() {
+    for life_in_memory in [0, 5] {
+        let (store, clock) = (FakeStore::default(), ManualClock::new());
+        let life = Duration::from_secs(life_in_memory);
+        let node = || built(Cache::builder().memory_ttl(life), &store, &clock);
+        let (one, other, loads) = (node(), node(), Loads::default());
+        let ask = async |cache: &Cache| {
+            let held = loads.clone();
+            let entry = cache.entry("a").ttl(MINUTE).stale_while_revalidate(MINUTE);
+            let value = entry.get_or_set(move || async move { held.held().await });
+            let value = *value.await.unwrap();
+            settle().await;
+            (value, loads.calls())
+        };
+        let refreshed = async || {
+            loads.open();
+            settle().await;
+        };
+        loads.open();
+        assert_eq!(ask(&one).await, (1, 1));
+        assert_eq!(store.reads(), 1, "once, before it is loaded");
+        clock.advance(MINUTE);
+        assert_eq!(found(&one, "a").await, None, "who takes nothing stale");
+        assert_eq!(ask(&one).await, (1, 2), "in memory, which asks first");
+        refreshed().await;
+        assert_eq!(ask(&one).await, (2, 2));
+        clock.advance(MINUTE);
+        assert_eq!(ask(&other).await, (2, 3), "in the store");
+        refreshed().await;
+        assert_eq!(ask(&other).await, (3, 3));
+        clock.advance(MINUTE);
+        store.hang(true);
+        let of_other = ask(&other).await;
+        assert_eq!(of_other, (3, 4), "the store does not say");
+        store.hang(false);
+        refreshed().await;
+        assert_eq!(ask(&other).await, (4, 4));
+        clock.advance(MINUTE);
+        one.delete("a").await.unwrap();
+        settle().await;
+        loads.open();
+        assert_eq!(
+            ask(&other).await,
+            (5, 5),
+            "what was deleted there is gone here"
+        );
+        clock.advance(2 * MINUTE);
+        loads.open();
+        assert_eq!(ask(&one).await, (6, 6), "past its window");
+        clock.advance(MINUTE);
+        let load = other.get_or_set("a", MINUTE, || async { 7_usize });
+        assert_eq!(*load.await.unwrap(), 7, "who polls its load");
+    }
 }

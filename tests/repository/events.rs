@@ -111,4 +111,11 @@ async fn an_invalidation_is_repeated_after_the_lag_of_replicas_or_when_the_cache
     cache.close().await;
     assert_eq!(begin.elapsed(), Duration::ZERO);
     assert!(!is_there(&cache, "a").await && !is_there(&cache, "b").await);
+
+    // Nobody would do it later.
+    let done = cache.emit(&Nothing).await;
+    cache.set("a", 1).await.unwrap();
+    drop(done.again_after(lag));
+    settle().await;
+    assert!(!is_there(&cache, "a").await, "closed already");
 }

@@ -6,6 +6,7 @@ mod support;
 mod behind;
 mod events;
 mod pages;
+mod queue;
 mod reads;
 mod table;
 mod writes;

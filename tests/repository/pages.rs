@@ -199,6 +199,42 @@ async fn a_page_made_from_what_is_stale_softly_looks_no_newer_than_that() {
     }
 }
 
+#[tokio::test]
+async fn a_page_made_from_a_value_that_was_made_of_something_stale_looks_no_newer_than_that() {
+    let (cache, loads) = (in_memory(), Loads::default());
+    let held = loads.clone();
+    let app = pages(&cache, move |cache, _| {
+        let loads = held.clone();
+        Box::pin(async move {
+            let load = async || {
+                let entry = cache.entry("a").tags(["t"]).stale_while_revalidate(MINUTE);
+                let loads = loads.clone();
+                *entry
+                    .get_or_set(move || async move { loads.held().await })
+                    .await
+                    .unwrap()
+            };
+            cache
+                .get_or_set("made", MINUTE, load)
+                .await
+                .unwrap()
+                .to_string()
+        })
+    });
+    loads.open();
+    assert_eq!(get(&app, "/").await.text(), "1");
+    cache.invalidate(Selector::tag("t").soft());
+    cache.delete("made").await.unwrap();
+    // Loaded for this page, and not kept: it is of what was stale before it began.
+    assert_eq!(get(&app, "/").await.text(), "1");
+    settle().await;
+    loads.open();
+    settle().await;
+    assert_eq!(loads.calls(), 2);
+    assert_eq!(get(&app, "/").await.text(), "2");
+    assert!(get(&app, "/").await.is_hit());
+}
+
 /// Rows that are made of the value `rate`.
 struct Rated(Cache);
 

@@ -105,9 +105,7 @@ async fn an_error_of_the_source_is_that_of_its_reader_and_is_not_kept() {
 #[tokio::test]
 async fn stale_windows_and_refreshing_ahead_are_those_of_values() {
     let (clock, table) = (ManualClock::new(), Table::default());
-    // What is stale is served at once as long as memory need not ask the store first.
-    let cache = builder().clock(clock.clone()).memory_ttl(60 * MINUTE);
-    let cache = cache.build().unwrap();
+    let cache = builder().clock(clock.clone()).build().unwrap();
     let users = cache
         .repository("user", table.clone())
         .ttl(MINUTE)
@@ -143,6 +141,13 @@ async fn stale_windows_and_refreshing_ahead_are_those_of_values() {
     assert_eq!(first.await.unwrap(), Some(6));
     let loads = table.loads().len();
     table.let_read();
+    let many = ahead.get_many([1]).await.unwrap();
+    assert_eq!(*many[0], Some(6));
+    assert_eq!(
+        table.loads().len(),
+        loads,
+        "who would wait for it refreshes nothing"
+    );
     assert_eq!(found(&ahead, 1).await, Some(6), "a hit");
     eventually("a load behind it", || table.loads().len() > loads).await;
     settle().await;

@@ -1,13 +1,24 @@
 //! Writes around the cache, and through it.
 
-use std::time::Duration;
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use tower_response_cache::{Repository, Selector};
+use futures_util::FutureExt;
+use tower_response_cache::{Cache, Repository, Selector, Source};
 
 use crate::{
     support::{eventually, in_memory, settle},
     table::Table,
 };
+
+/// How often two threads write one key at the same time.
+const ROUNDS: u64 = 5_000;
 
 async fn found(users: &Repository<Table>, key: u64) -> Option<u64> {
     *users.get(key).await.expect("the table is there")
@@ -114,6 +125,7 @@ async fn of_two_writes_that_overlap_none_is_kept() {
     // What the source has in the end only the source knows.
     let (cache, table) = (in_memory(), Table::default());
     let users = cache.repository("user", table.clone()).write_through();
+    users.save(1, 4).await.unwrap();
     table.hold_writes();
     let save = |value| {
         let users = users.clone();
@@ -125,6 +137,7 @@ async fn of_two_writes_that_overlap_none_is_kept() {
     table.let_write();
     one.await.unwrap();
     other.await.unwrap();
+    assert_eq!(cache.stats().entries(), 0, "nor is what was there");
     let stored = table.rows()[&1];
     table.rows().insert(1, 100 + stored);
     assert_eq!(
@@ -207,6 +220,75 @@ async fn a_value_that_is_too_large_to_be_kept_is_written_all_the_same() {
     users.save(1, 12).await.unwrap();
     assert!(cache.exists("user:1").await.unwrap());
     users.save(1, 12_345).await.unwrap();
+    assert_eq!(cache.stats().entries(), 0, "it takes no room");
     assert!(!cache.exists("user:1").await.unwrap());
     assert_eq!(table.rows()[&1], 12_345);
+}
+
+/// A row whose writes need not wait.
+struct Row(Arc<AtomicU64>);
+
+impl Source for Row {
+    type Key = u64;
+    type Value = u64;
+    type Error = Infallible;
+
+    async fn load(&self, _: &u64) -> Result<Option<u64>, Infallible> {
+        Ok(Some(self.0.load(Ordering::SeqCst)))
+    }
+    async fn save(&self, _: &u64, value: &u64) -> Result<(), Infallible> {
+        self.0.store(*value, Ordering::SeqCst);
+        Ok(())
+    }
+    async fn delete(&self, _: &u64) -> Result<(), Infallible> {
+        unreachable!("nothing is deleted")
+    }
+}
+
+#[test]
+fn of_writes_of_one_key_by_several_threads_none_is_kept_that_the_source_has_not() {
+    // Memory alone: two threads without a runtime, as close together as they come.
+    let (cache, row) = (Cache::in_memory(), Arc::new(AtomicU64::new(0)));
+    let rows = cache.repository("row", Row(row.clone())).write_through();
+    let begun: [AtomicU64; 2] = Default::default();
+    let save = |thread: usize, round: u64| {
+        begun[thread].store(round, Ordering::SeqCst);
+        while begun[1 - thread].load(Ordering::SeqCst) < round {
+            std::hint::spin_loop();
+        }
+        let saving = rows.save(0, 2 * round + thread as u64).now_or_never();
+        saving.expect("nothing is waited for").unwrap();
+    };
+    let wait = |number: &AtomicU64, round: u64| {
+        while number.load(Ordering::SeqCst) < round {
+            std::thread::yield_now();
+        }
+    };
+    let (is_saved, is_seen) = (AtomicU64::new(0), AtomicU64::new(0));
+    let (mut kept, mut wrong) = (0, None);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 1..=ROUNDS {
+                save(0, round);
+                is_saved.store(round, Ordering::SeqCst);
+                wait(&is_seen, round);
+            }
+        });
+        for round in 1..=ROUNDS {
+            save(1, round);
+            wait(&is_saved, round);
+            let known = cache.get::<Option<u64>>("row:0").now_or_never();
+            if let Some(known) = known.expect("nothing is waited for").unwrap() {
+                kept += 1;
+                // Said at the end: the other one would wait for ever.
+                let there = row.load(Ordering::SeqCst);
+                if *known != Some(there) {
+                    wrong = Some((round, *known, there));
+                }
+            }
+            is_seen.store(round, Ordering::SeqCst);
+        }
+    });
+    assert_eq!(wrong, None, "the round, what is kept, what the source has");
+    assert!(kept > 0, "nothing was ever kept");
 }

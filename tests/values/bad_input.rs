@@ -104,6 +104,8 @@ async fn a_lifetime_or_a_tag_that_makes_no_sense_changes_nothing() {
     assert!(matches!(star, Err(ValueError::BadTag(_))), "{star:?}");
     assert_eq!(cache.get::<i32>("a").await.unwrap().as_deref(), Some(&1));
 
+    let twice = (0..64).map(|number| format!("{:256}", number % 32));
+    cache.set("b", 1).tags(twice).await.expect("32 of them");
     let good = (0..32).map(|number| format!("{number:256}"));
     cache
         .set("a", 3)

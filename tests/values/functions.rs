@@ -315,3 +315,33 @@ async fn closing_the_cache_ends_what_still_runs() {
         "from memory, in place"
     );
 }
+
+#[tokio::test]
+async fn a_refresh_does_not_wait_for_a_call_that_began_before_it() {
+    let (cache, loads) = (in_memory(), Loads::default());
+    let counted = loads.clone();
+    let users = cache.wrap("user", MINUTE, move |_: u64| {
+        let loads = counted.clone();
+        async move { loads.held().await }
+    });
+    let ask = |is_refresh: bool| {
+        let users = users.clone();
+        tokio::spawn(async move {
+            match is_refresh {
+                true => *users.refresh(42).await.unwrap(),
+                false => *users.get(42).await.unwrap(),
+            }
+        })
+    };
+    let older = ask(false);
+    settle().await;
+    let newer = ask(true);
+    settle().await;
+    assert_eq!(loads.calls(), 2);
+    loads.open();
+    loads.open();
+    settle().await;
+    loads.open();
+    assert_eq!((older.await.unwrap(), newer.await.unwrap()), (1, 2));
+    assert_eq!(number(&users, 42).await, 2);
+}

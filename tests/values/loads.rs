@@ -249,6 +249,8 @@ async fn a_load_that_was_outrun_by_a_deletion_or_a_newer_value_is_not_kept() {
         );
         settle().await;
         assert_eq!(found(&cache).await, left, "{change:?}");
+        let entries = cache.stats().entries();
+        assert_eq!(entries, u64::from(left.is_some()), "{change:?}");
     }
 }
 
@@ -426,5 +428,19 @@ async fn a_cache_that_is_switched_off_loads_every_time() {
             .get_or_set("a", MINUTE, || async { loads.at_once() })
             .await;
         assert_eq!(*value.unwrap(), call);
+    }
+    // Nor does one wait for another's.
+    let both = [
+        held(cache.clone(), loads.clone()),
+        held(cache, loads.clone()),
+    ]
+    .map(tokio::spawn);
+    settle().await;
+    assert_eq!(loads.calls(), 4);
+    loads.open();
+    settle().await;
+    loads.open();
+    for load in both {
+        assert!(load.await.unwrap() > 2);
     }
 }

@@ -6,8 +6,8 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
-use tower_response_cache::{Cache, LoadError, Selector, ValueError};
+use tokio::time::{Instant, advance};
+use tower_response_cache::{Cache, LoadError, ManualClock, Selector, ValueError};
 
 use crate::support::{cache, in_memory, loads::Loads, settle};
 
@@ -225,6 +225,12 @@ async fn the_lifetime_may_come_from_the_value() {
         entry.get_or_set(move || async move { (loads.at_once(), seconds) })
     };
     assert_eq!(ask(0).await.unwrap().0, 1, "nothing is kept for no time");
+    let stale = cache
+        .entry("a")
+        .ttl_by(|_: &(usize, u64)| Duration::ZERO)
+        .stale_while_revalidate(60 * SECOND);
+    let never = stale.get_or_set(|| async { (0, 0) }).await;
+    assert_eq!(never.unwrap().0, 0, "nor as something stale");
     assert_eq!(ask(5).await.unwrap().0, 2);
     clock.advance(Duration::from_millis(4_999));
     assert_eq!(ask(7).await.unwrap().0, 2);
@@ -280,4 +286,161 @@ async fn an_entry_says_first_what_makes_no_sense() {
         .get_or_set(load)
         .await;
     assert_eq!(*good.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_value_is_refreshed_near_its_end_and_not_long_before_and_once_a_second_where_that_fails()
+{
+    // Memory alone: in the time of a store nothing of this has passed.
+    let clock = ManualClock::new();
+    let cache = Cache::builder().clock(clock.clone()).build().unwrap();
+    let (loads, (ttl, cost)) = (Loads::default(), (10_000_000 * SECOND, 1_000 * SECOND));
+    let counted = (loads.clone(), clock.clone());
+    // No draw reaches further than 37 times the eagerness of costs.
+    let users = cache
+        .try_wrap("user", ttl, move |(): ()| {
+            let (loads, clock) = counted.clone();
+            async move {
+                match loads.at_once() {
+                    2 | 3 => Err("away"),
+                    call => {
+                        clock.advance(cost);
+                        Ok(call)
+                    }
+                }
+            }
+        })
+        .refresh_ahead(200.0);
+    let ask = async || {
+        let value = *users.get(()).await.unwrap();
+        settle().await;
+        (value, loads.calls())
+    };
+    assert_eq!(ask().await, (1, 1));
+    for _ in 0..100 {
+        assert_eq!(ask().await, (1, 1), "far from its end");
+    }
+    clock.advance(ttl - 3 * SECOND);
+    // All but one draw of a hundred thousand.
+    assert_eq!(ask().await, (1, 2));
+    assert_eq!(ask().await, (1, 2), "it has just been tried");
+    clock.advance(SECOND);
+    assert_eq!(ask().await, (1, 3));
+    clock.advance(SECOND);
+    assert_eq!(ask().await, (1, 4));
+    assert_eq!(ask().await, (4, 4), "nobody has waited for it");
+}
+
+#[tokio::test]
+async fn who_polls_a_load_is_answered_with_nothing_stale() {
+    let (cache, clock) = cache();
+    let loads = Loads::default();
+    loads.open();
+    assert_eq!(revalidated(&cache, &loads).await, 1);
+    clock.advance(10 * SECOND);
+    let load = || async { loads.at_once() };
+    let value = cache.get_or_set("a", 10 * SECOND, load).await.unwrap();
+    assert_eq!(*value, 2, "it could not go on in the background");
+}
+
+#[tokio::test]
+async fn what_stands_in_for_an_error_does_so_for_all_who_wait_and_for_no_refresh() {
+    let (cache, clock) = cache();
+    let loads = Loads::default();
+    let counted = loads.clone();
+    let users = cache
+        .try_wrap("user", 10 * SECOND, move |(): ()| {
+            let loads = counted.clone();
+            async move {
+                match loads.held().await {
+                    1 => Ok(7),
+                    call => Err(call),
+                }
+            }
+        })
+        .stale_if_error(60 * SECOND);
+    loads.open();
+    assert_eq!(*users.get(()).await.unwrap(), 7);
+    clock.advance(10 * SECOND);
+    let ask = |is_refresh: bool| {
+        let users = users.clone();
+        tokio::spawn(async move {
+            match is_refresh {
+                true => users.refresh(()).await,
+                false => users.get(()).await,
+            }
+        })
+    };
+    let asking = [ask(false), ask(false), ask(false)];
+    settle().await;
+    loads.open();
+    for asked in asking {
+        assert_eq!(*asked.await.unwrap().unwrap(), 7);
+    }
+    assert_eq!(loads.calls(), 2);
+    let leading = ask(true);
+    settle().await;
+    let following = [ask(true), ask(true)];
+    settle().await;
+    loads.open();
+    assert_eq!(leading.await.unwrap().unwrap_err().load(), Some(&3));
+    settle().await;
+    loads.open();
+    for asked in following {
+        assert_eq!(asked.await.unwrap().unwrap_err().load(), Some(&4));
+    }
+    assert_eq!(loads.calls(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_waited_for_five_seconds_gets_what_stands_in_unless_it_is_a_refresh() {
+    let (cache, clock) = cache();
+    let loads = Loads::default();
+    let counted = loads.clone();
+    let users = cache
+        .wrap("user", 10 * SECOND, move |(): ()| {
+            let loads = counted.clone();
+            async move {
+                match loads.at_once() {
+                    2 | 3 => pending().await,
+                    call => call,
+                }
+            }
+        })
+        .stale_if_error(60 * SECOND);
+    assert_eq!(*users.get(()).await.unwrap(), 1);
+    clock.advance(10 * SECOND);
+    let ask = |is_refresh: bool| {
+        let users = users.clone();
+        tokio::spawn(async move {
+            match is_refresh {
+                true => *users.refresh(()).await.unwrap(),
+                false => *users.get(()).await.unwrap(),
+            }
+        })
+    };
+    let (begin, _stuck) = (Instant::now(), ask(false));
+    settle().await;
+    assert_eq!((ask(false).await.unwrap(), loads.calls()), (1, 2));
+    assert_eq!(begin.elapsed().as_secs(), 5);
+    let (begin, _stuck) = (Instant::now(), ask(true));
+    settle().await;
+    assert_eq!((ask(true).await.unwrap(), loads.calls()), (4, 4));
+    assert_eq!(begin.elapsed().as_secs(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_stand_in_is_kept_until_its_window_ends() {
+    // Memory alone: what takes away what has expired runs in paused time.
+    let clock = ManualClock::new();
+    let cache = Cache::builder().clock(clock.clone()).build().unwrap();
+    let loads = Loads::default();
+    loads.open();
+    assert_eq!(revalidated(&cache, &loads).await, 1);
+    for (seconds, left) in [(29, 1), (2, 0)] {
+        clock.advance(seconds * SECOND);
+        advance(2 * SECOND).await;
+        settle().await;
+        assert_eq!(cache.stats().entries(), left, "{seconds} seconds later");
+    }
 }
