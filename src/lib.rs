@@ -97,6 +97,7 @@ mod marks;
 mod miss;
 mod nesting;
 mod outline;
+mod panics;
 #[cfg(feature = "axum")]
 mod parts;
 mod pattern;

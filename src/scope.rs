@@ -249,12 +249,13 @@ impl State {
 ///
 /// While a layer waits for its handler, what that reads from its cache by keys ([`Cache::get`],
 /// [`Cache::get_or_set`], functions that are wrapped, repositories) is noted: the response is not used any more as
-/// soon as one of these values is replaced, deleted or invalidated, without a tag written by hand. That holds for
-/// all that is polled by the handler's own task, `join!` included. A task that is spawned is not, unless it is run
-/// in the scope.
+/// soon as one of these values is set, saved, deleted or invalidated, without a tag written by hand; not when one is
+/// merely loaded anew. That holds for all that is polled by the handler's own task, `join!` included. A task that is
+/// spawned is not, unless it is run in the scope.
 ///
-/// - A response depends on 32 values; of more, those that share a name count as one, which is invalidated with any
-///   value of the name. Where that does not suffice, it is not stored (`too-many-tags`).
+/// - A response or a value depends on 32 values; of more, those that share a name count as one, which is invalidated
+///   with any value of the name. It has 32 tags as well, those of the values included. Where that does not suffice,
+///   it is not stored (`too-many-tags`): what a list of many rows is made of is better tagged as a list.
 /// - What is read after the handler has returned, while its body is being made, is not noted.
 /// - What a load reads is noted for the value that it brings, and so for all that is made from that.
 /// - Where neither a response nor a value is being made, nothing is noted.

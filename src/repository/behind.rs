@@ -6,11 +6,12 @@ use tokio::{runtime::Handle, time::Instant};
 
 use super::{
     Repository, SaveError, Source, Writing,
-    queue::{Next, Queue, Taken, outcomes},
+    queue::{Next, Queue, Taken, Unplaced, outcomes},
     source::Write,
 };
 use crate::{
     cache::{AtClose, Cache},
+    panics::unpanicked,
     timer::{self, until},
     values::ValueKey,
 };
@@ -213,17 +214,20 @@ impl<S: Source> Behind<S> {
         loop {
             let mut changed = std::pin::pin!(self.queue.changed.notified());
             changed.as_mut().enable();
-            if self.queue.is_over() || Handle::try_current().is_err() {
+            if Handle::try_current().is_err() {
                 return Ok(false);
             }
             let since = self.cache.read_point();
-            if self.queue.put(key, write.clone(), terms).is_ok() {
-                self.cache.keep_saved(key, &write.value, terms, since);
-                self.queue.told(key, self.cache.read_point());
-                self.start();
-                return Ok(true);
+            match self.queue.put(key, write.clone(), terms) {
+                Ok(()) => {
+                    self.cache.keep_saved(key, &write.value, terms, since);
+                    self.queue.told(key, self.cache.read_point());
+                    self.start();
+                    return Ok(true);
+                }
+                Err(Unplaced::Over) => return Ok(false),
+                Err(Unplaced::Full) => self.start(),
             }
-            self.start();
             if self.queue.settings.refuses {
                 return Err(SaveError::Full(self.queue.settings.capacity));
             }
@@ -257,7 +261,7 @@ impl<S: Source> Behind<S> {
             changed.await;
         }
         match self.queue.error() {
-            Some(error) => Err(SaveError::Source(error)),
+            Some(error) => Err(error),
             None => Ok(()),
         }
     }
@@ -272,10 +276,14 @@ impl<S: Source> Behind<S> {
             .iter()
             .map(|taken| taken.write.clone())
             .collect();
-        let result = match &writes[..] {
-            [write] => write.write_to(&self.source).await.map_err(Into::into),
-            writes => self.source.write_many(writes).await,
+        let write = async {
+            match &writes[..] {
+                [write] => write.write_to(&self.source).await.map_err(Into::into),
+                writes => self.source.write_many(writes).await,
+            }
         };
+        // One write that makes the source panic must not keep the others from it.
+        let result = unpanicked(write).await;
         for (taken, outcome) in under_way.end().zip(outcomes(writes.len(), result)) {
             match outcome {
                 None => {

@@ -25,6 +25,8 @@ pub enum SaveError<E> {
     /// So many keys wait to be written behind, which is all that may
     /// ([`WriteBehind::refuse_when_full`](super::WriteBehind::refuse_when_full)). Nothing was written or will be.
     Full(usize),
+    /// The source panicked when a write was done behind the cache. It is tried again.
+    Panicked,
 }
 
 impl<E> SaveError<E> {
@@ -50,6 +52,7 @@ impl<E> Clone for SaveError<E> {
             Self::Source(error) => Self::Source(error.clone()),
             Self::Value(error) => Self::Value(error.clone()),
             Self::Full(keys) => Self::Full(*keys),
+            Self::Panicked => Self::Panicked,
         }
     }
 }
@@ -60,6 +63,7 @@ impl<E: fmt::Debug> fmt::Debug for SaveError<E> {
             Self::Source(error) => f.debug_tuple("Source").field(error).finish(),
             Self::Value(error) => f.debug_tuple("Value").field(error).finish(),
             Self::Full(keys) => f.debug_tuple("Full").field(keys).finish(),
+            Self::Panicked => f.write_str("Panicked"),
         }
     }
 }
@@ -73,6 +77,9 @@ impl<E: fmt::Display> fmt::Display for SaveError<E> {
             Self::Full(keys) => write!(
                 f,
                 "{keys} keys wait to be written, and no more may: try again later"
+            ),
+            Self::Panicked => f.write_str(
+                "the source panicked while it wrote: what it was to write is tried again",
             ),
         }
     }

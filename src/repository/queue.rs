@@ -12,6 +12,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{
     behind::WriteBehind,
+    error::SaveError,
     source::{BatchError, Source, Write},
 };
 use crate::{
@@ -49,7 +50,7 @@ struct State<S: Source> {
     is_hurried: bool,
     has_worker: bool,
     is_over: bool,
-    error: Option<Arc<S::Error>>,
+    error: Option<SaveError<S::Error>>,
 }
 
 /// See the [module](self).
@@ -60,8 +61,13 @@ pub(super) struct Queue<S: Source> {
     pub(super) changed: Notify,
 }
 
-/// There is no room for one more key.
-pub(super) struct Full;
+/// Why a write does not wait here.
+pub(super) enum Unplaced {
+    /// There is no room for one more key.
+    Full,
+    /// Nothing is written behind any more.
+    Over,
+}
 
 /// What a worker does next.
 pub(super) enum Next<S: Source> {
@@ -106,9 +112,13 @@ impl<S: Source> Queue<S> {
         key: &ValueKey,
         write: Write<S>,
         terms: &KeptTerms<S>,
-    ) -> Result<(), Full> {
+    ) -> Result<(), Unplaced> {
         let mut state = self.state();
         let state = &mut *state;
+        // Under the lock: what comes after it has been counted what is left would be lost without a word.
+        if state.is_over {
+            return Err(Unplaced::Over);
+        }
         if let Some(slot) = state.slots.get_mut(key) {
             slot.write = write;
             slot.terms = terms.clone();
@@ -116,7 +126,7 @@ impl<S: Source> Queue<S> {
             return Ok(());
         }
         if state.slots.len() >= self.settings.capacity {
-            return Err(Full);
+            return Err(Unplaced::Full);
         }
         let delay = match state.is_hurried {
             true => Duration::ZERO,
@@ -166,7 +176,7 @@ impl<S: Source> Queue<S> {
             .collect()
     }
 
-    pub(super) fn error(&self) -> Option<Arc<S::Error>> {
+    pub(super) fn error(&self) -> Option<SaveError<S::Error>> {
         self.state().error.clone()
     }
 
@@ -317,7 +327,7 @@ impl<S: Source> Queue<S> {
     }
 
     /// A write failed: it is tried again after a pause, or the newer one is that has come.
-    pub(super) fn failed(&self, key: &ValueKey, error: Arc<S::Error>, is_alone: bool) {
+    pub(super) fn failed(&self, key: &ValueKey, error: SaveError<S::Error>, is_alone: bool) {
         let mut state = self.state();
         let state = &mut *state;
         state.error = Some(error);
@@ -367,22 +377,28 @@ impl WriteBehind {
     }
 }
 
-/// What became of a batch, write by write.
+/// Why a write failed, and whether all of its batch did.
+pub(super) type Failed<E> = (SaveError<E>, bool);
+
+/// What became of a batch, write by write; nothing is known where the source panicked.
 pub(super) fn outcomes<E>(
     count: usize,
-    result: Result<(), BatchError<E>>,
-) -> Vec<Option<(Arc<E>, bool)>> {
+    result: Option<Result<(), BatchError<E>>>,
+) -> Vec<Option<Failed<E>>> {
     match result {
-        Ok(()) => vec![None; count],
-        Err(BatchError::All(error)) => vec![Some((Arc::new(error), true)); count],
-        Err(BatchError::Some(failed)) => {
+        Some(Ok(())) => vec![None; count],
+        Some(Err(BatchError::All(error))) => {
+            vec![Some((SaveError::Source(Arc::new(error)), true)); count]
+        }
+        Some(Err(BatchError::Some(failed))) => {
             let mut outcomes = vec![None; count];
             for (at, error) in failed {
                 if let Some(outcome) = outcomes.get_mut(at) {
-                    *outcome = Some((Arc::new(error), false));
+                    *outcome = Some((SaveError::Source(Arc::new(error)), false));
                 }
             }
             outcomes
         }
+        None => vec![Some((SaveError::Panicked, true)); count],
     }
 }

@@ -16,14 +16,11 @@ pub(crate) use self::values::{AskValue, LookedValue, ReadValue};
 
 use std::{
     fmt,
-    future::{Future, poll_fn},
-    panic::{AssertUnwindSafe, catch_unwind},
-    pin::pin,
+    future::Future,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::Poll,
     time::{Duration, SystemTime},
 };
 
@@ -38,6 +35,7 @@ use crate::{
     health::{Health, LogHealth},
     invalidation::Log,
     key::{Key, KeyParts},
+    panics,
     policy::VaryRule,
     shapes::{Shape, Shapes},
     store::{
@@ -399,13 +397,8 @@ async fn unpanicked<T, E>(
     work: impl Future<Output = Result<T, E>>,
     error: impl Fn(&'static str) -> E,
 ) -> Result<T, E> {
-    let mut work = pin!(work);
-    poll_fn(|cx| {
-        let poll = AssertUnwindSafe(|| work.as_mut().poll(cx));
-        // A future that has panicked is not polled again.
-        catch_unwind(poll).unwrap_or_else(|_| Poll::Ready(Err(error("the remote store panicked"))))
-    })
-    .await
+    let worked = panics::unpanicked(work).await;
+    worked.unwrap_or_else(|| Err(error("the remote store panicked")))
 }
 
 fn since_1970(time: SystemTime) -> Millis {

@@ -47,7 +47,9 @@ impl Cache {
             Joined::Follow(ticket) | Joined::Behind(ticket) => {
                 // It has a deadline of its own, and the cache is asked no longer than that.
                 until(after(DEADLINE), poll_fn(|cx| ticket.poll_end(cx))).await?;
-                brought(&ticket).or_else(|| self.value_in_memory(key))
+                // It may have been invalidated since whoever led has looked.
+                let found = brought::<V>(&ticket).and_then(|stored| self.usable(&stored));
+                found.or_else(|| self.value_in_memory(key))
             }
             Joined::Full => self.fetch_value(key, self.origin_of(key)).await,
         }
@@ -170,11 +172,11 @@ impl Cache {
 }
 
 /// What a flight has found, if it is of this type.
-fn brought<V: CachedValue>(ticket: &Ticket) -> Option<Hit<V>> {
+fn brought<V: CachedValue>(ticket: &Ticket) -> Option<Arc<StoredValue>> {
     let brought = ticket.flight().carried()?.ok()?;
     let brought = brought.downcast::<Brought<Arc<V>>>().ok()?;
     match &brought.made {
-        Made::Stored(stored) => stored.clone().hit(),
+        Made::Stored(stored) => Some(stored.clone()),
         Made::Loaded(_) | Made::Nothing => None,
     }
 }

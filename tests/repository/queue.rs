@@ -9,11 +9,11 @@ use std::{
 
 use futures_util::FutureExt;
 use tokio::{runtime::Builder, time::advance};
-use tower_response_cache::{BatchError, Cache, Repository, Source, Write, WriteBehind};
+use tower_response_cache::{BatchError, Cache, Repository, SaveError, Source, Write, WriteBehind};
 
 use crate::{
     support::{cache, in_memory, settle},
-    table::Table,
+    table::{PANICS, Table},
 };
 
 const DELAY: Duration = Duration::from_millis(100);
@@ -61,6 +61,31 @@ async fn what_has_failed_keeps_its_pause_whatever_else_is_written() {
     users.save(2, 6).await.unwrap_err();
     settle().await;
     assert_eq!(table.writes(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_makes_the_source_panic_keeps_no_other_from_it() {
+    let pause = Duration::from_millis(10);
+    let (cache, table, users) = behind(pausing(pause, pause));
+    users.save(1, PANICS).await.unwrap();
+    users.save(2, 6).await.unwrap();
+    let flushed = users.flush().await.unwrap_err();
+    assert!(matches!(flushed, SaveError::Panicked), "{flushed}");
+    assert!(flushed.to_string().contains("panicked"), "{flushed}");
+    pass(pause).await;
+    assert_eq!(*table.rows(), BTreeMap::from([(2, 6)]));
+    assert_eq!(users.unwritten().len(), 1);
+    // Together, and each by itself.
+    assert!(cache.stats().failed_writes() >= 3, "{}", cache.stats());
+    users.save(1, 7).await.unwrap();
+    pass(pause).await;
+    assert_eq!(*table.rows(), BTreeMap::from([(1, 7), (2, 6)]));
+    users.flush().await.expect("nothing is left");
+    users.save(3, PANICS).await.unwrap();
+    users.save(4, 8).await.unwrap();
+    cache.close().await;
+    assert_eq!(table.rows()[&4], 8, "tried by itself while it was closed");
+    assert_eq!(cache.stats().lost_writes(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,6 +12,9 @@ use std::{
 use tokio::sync::Semaphore;
 use tower_response_cache::Source;
 
+/// Who writes this into the table makes it panic.
+pub(crate) const PANICS: u64 = u64::MAX;
+
 /// Rows by their numbers.
 #[derive(Clone)]
 pub(crate) struct Table(Arc<Inside>);
@@ -86,6 +89,7 @@ impl Table {
         self.0.writes.fetch_add(1, Ordering::SeqCst);
         self.0.written.acquire().await.unwrap().forget();
         self.checked()?;
+        assert_ne!(value, Some(PANICS), "as the test wants it");
         match value {
             Some(value) => self.rows().insert(key, value),
             None => self.rows().remove(&key),
