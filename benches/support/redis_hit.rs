@@ -12,6 +12,9 @@
 //! (`redis_first_hit`), with a new cache for each round; and of one that memory had to let go
 //! (`redis_evicted_hit`), as in a service that runs for long: the memory of its one cache is full of
 //! other keys, and would hold no more than a quarter of these.
+//!
+//! What is first or was evicted is checked and copied into memory besides. `redis_kept_by_hand` shows what
+//! that alone costs: the commands by hand, the checksum, and a copy that is kept.
 
 use std::{
     collections::VecDeque,
@@ -20,7 +23,7 @@ use std::{
     hint::black_box,
     ops::Range,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll},
@@ -44,6 +47,7 @@ use http_body_util::{BodyExt, Empty, Full};
 use tokio::{runtime::Runtime, sync::Barrier};
 use tower::{Layer, Service};
 use tower_response_cache::{BreakerState, Cache, ManualClock, ResponseCache, ResponseCacheLayer};
+use twox_hash::XxHash3_64;
 
 use crate::{redis_server::RedisServer, support::Row};
 
@@ -79,9 +83,16 @@ const PROMISES: [Promise; 12] = [
     ),
 ];
 
+/// Shown beside those: a name and the size of bodies.
+const KEPT: [(&str, usize); 2] = [
+    ("redis_kept_by_hand_1_kib", 1024),
+    ("redis_kept_by_hand_64_kib", 65_536),
+];
+
 /// Names of the rows.
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-    PROMISES.iter().map(|promise| promise.0)
+    let kept = KEPT.iter().map(|kept| kept.0);
+    PROMISES.iter().map(|promise| promise.0).chain(kept)
 }
 
 /// As many connections as the layer has by default.
@@ -253,9 +264,14 @@ impl ByHand {
     }
 
     async fn round(&self, tasks: usize) -> f64 {
+        self.round_with(tasks, None).await
+    }
+
+    /// The same; with bodies that are checked, and copied to there.
+    async fn round_with(&self, tasks: usize, keep: Option<&Arc<Mutex<Vec<Bytes>>>>) -> f64 {
         timed(tasks, &self.names, |names| {
             let (clients, next, size) = (self.clients.clone(), self.next.clone(), self.size);
-            let seq = self.seq.clone();
+            let (seq, keep) = (self.seq.clone(), keep.cloned());
             async move {
                 for (key, name) in names {
                     let client = &clients[next.fetch_add(1, Ordering::Relaxed) % CONNECTIONS];
@@ -263,6 +279,11 @@ impl ByHand {
                     let path = path(key);
                     let body = &frame[frame.len() - size..];
                     assert!(body.starts_with(path.as_bytes()), "{name}");
+                    if let Some(keep) = &keep {
+                        let own = Bytes::copy_from_slice(body);
+                        black_box(XxHash3_64::oneshot(&own));
+                        keep.lock().expect("nobody panics with it").push(own);
+                    }
                     drop(black_box(frame));
                 }
                 Duration::ZERO
@@ -482,15 +503,43 @@ async fn measure(server: &RedisServer, promise: Promise) -> Row {
     }
 }
 
+/// By hand, and by hand with what memory needs of it, in turns.
+async fn measure_kept(server: &RedisServer, name: &'static str, size: usize) -> Row {
+    let namespace = format!("bench-{size}");
+    let first = Layered::new(server, &namespace, size, State::New).await;
+    if server.keys(&format!("{namespace}:*")).is_empty() {
+        first.ask_for_all(1).await;
+    }
+    first.cache.close().await;
+    let by_hand = ByHand::new(server, &namespace, size).await;
+    let (mut reference, mut figure) = (f64::INFINITY, f64::INFINITY);
+    let keep = Arc::new(Mutex::new(Vec::with_capacity(KEYS)));
+    for _ in 0..ROUNDS {
+        reference = reference.min(by_hand.round(1).await);
+        figure = figure.min(by_hand.round_with(1, Some(&keep)).await);
+        keep.lock().expect("nobody panics with it").clear();
+    }
+    for client in &by_hand.clients {
+        let _ = client.quit().await;
+    }
+    Row {
+        name,
+        reference,
+        figure,
+        bound: None,
+    }
+}
+
 /// Nanoseconds by hand and through the layer, in turns, and the best round of each.
 pub(crate) fn rows(is_selected: impl Fn(&str) -> bool) -> Vec<Row> {
     let server = RedisServer::start();
     let runtime = runtime();
-    PROMISES
-        .into_iter()
-        .filter(|promise| is_selected(promise.0))
-        .map(|promise| runtime.block_on(measure(&server, promise)))
-        .collect()
+    let promised = PROMISES.into_iter();
+    let promised = promised.filter(|promise| is_selected(promise.0));
+    let promised = promised.map(|promise| runtime.block_on(measure(&server, promise)));
+    let kept = KEPT.into_iter().filter(|kept| is_selected(kept.0));
+    let kept = kept.map(|(name, size)| runtime.block_on(measure_kept(&server, name, size)));
+    promised.chain(kept).collect()
 }
 
 /// One side alone, for profilers: `--by-hand`, `--layered`, `--first` or `--evicted`, then size and
