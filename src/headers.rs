@@ -261,7 +261,7 @@ fn forwarded_text(said: Forwarded) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::time::SystemTime;
 
     use super::*;
@@ -270,7 +270,7 @@ mod tests {
         strip::Strip,
     };
 
-    fn head(fields: &[(&'static str, &str)]) -> HeaderMap {
+    pub(crate) fn head(fields: &[(&'static str, &str)]) -> HeaderMap {
         let mut map = HeaderMap::new();
         for (name, value) in fields {
             map.append(HeaderName::from_static(name), value.parse().unwrap());
@@ -278,7 +278,7 @@ mod tests {
         map
     }
 
-    fn lines<'a>(map: &'a HeaderMap, name: &str) -> Vec<&'a str> {
+    pub(crate) fn lines<'a>(map: &'a HeaderMap, name: &str) -> Vec<&'a str> {
         map.get_all(name)
             .iter()
             .map(|v| v.to_str().unwrap())

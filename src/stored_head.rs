@@ -183,21 +183,7 @@ pub(crate) fn weak_tag(body: &[u8]) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn head(fields: &[(&'static str, &str)]) -> HeaderMap {
-        let mut map = HeaderMap::new();
-        for (name, value) in fields {
-            map.append(HeaderName::from_static(name), value.parse().unwrap());
-        }
-        map
-    }
-
-    fn lines<'a>(map: &'a HeaderMap, name: &str) -> Vec<&'a str> {
-        map.get_all(name)
-            .iter()
-            .map(|v| v.to_str().unwrap())
-            .collect()
-    }
+    use crate::headers::tests::{head, lines};
 
     #[test]
     fn fields_of_one_exchange_are_not_stored() {
